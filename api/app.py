@@ -1,0 +1,125 @@
+"""The application: a route table in front of a Store."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+import falcon
+
+from api import errors, log, media
+from api.auth import author_of, check_host
+from api.endpoints import (
+    CapabilitiesEndpoint,
+    CompartmentEndpoint,
+    Endpoint,
+    HealthEndpoint,
+    House,
+    InstanceEndpoint,
+    InstanceHistoryEndpoint,
+    SearchEndpoint,
+    SystemEndpoint,
+    SystemHistoryEndpoint,
+    TypeEndpoint,
+    TypeHistoryEndpoint,
+    VersionEndpoint,
+)
+from api.request import FHIR_JSON, Request, request_id
+from gitstore import Settings, Store
+
+BASE_PATH = "/fhir"
+
+ROUTES: tuple[tuple[str, type[Endpoint]], ...] = (
+    ("/health",                              HealthEndpoint),
+    ("/fhir",                                SystemEndpoint),
+    ("/fhir/metadata",                       CapabilitiesEndpoint),
+    ("/fhir/_history",                       SystemHistoryEndpoint),
+    ("/fhir/_search",                        SearchEndpoint),
+    ("/fhir/{type}",                         TypeEndpoint),
+    ("/fhir/{type}/_history",                TypeHistoryEndpoint),
+    ("/fhir/{type}/_search",                 SearchEndpoint),
+    ("/fhir/{type}/{id}",                    InstanceEndpoint),
+    ("/fhir/{type}/{id}/_history",           InstanceHistoryEndpoint),
+    ("/fhir/{type}/{id}/_history/{vid}",     VersionEndpoint),
+    ("/fhir/{type}/{id}/_search",            SearchEndpoint),
+    ("/fhir/{type}/{id}/{name}",             CompartmentEndpoint),
+    ("/fhir/{type}/{id}/{name}/_search",     SearchEndpoint),
+)  # fmt: skip
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+
+_UNSEEN = re.compile(r"[^\x20-\x7e]")
+
+
+class Gate:
+    """What happens to every request before its endpoint, and to every answer after it."""
+
+    def __init__(self, settings: Settings, new_request_id: Callable[[], str]) -> None:
+        self._host_names = frozenset(name.lower() for name in settings.host_name)
+        self._base_url = settings.base_url.rstrip("/") if settings.base_url else None
+        self._new_request_id = new_request_id
+
+    def process_request(self, req: Request, resp: falcon.Response) -> None:
+        req.started = time.perf_counter()
+        self._name(req, resp)
+        req.author = author_of(req)
+        if req.path == "/health":
+            return
+        host = req.get_header("Host")
+        check_host(host, self._host_names)
+        req.base = self._base_url or f"{req.scheme}://{host}{BASE_PATH}"
+        req.media_type = media.negotiate(req)
+        if req.method not in METHODS:
+            raise falcon.HTTPNotImplemented(description=f"`{req.method[:40]}` is no method known here.")
+
+    def _name(self, req: Request, resp: falcon.Response) -> None:
+        """Give the request its id: the client's, or ours where that one could not stand in a commit.
+
+        https://hl7.org/fhir/R4/http.html#custom
+        """
+        given = req.get_header("X-Request-Id")
+        req.request_id = request_id(given) or self._new_request_id()
+        resp.set_header("X-Request-Id", req.request_id)
+        if given and given != req.request_id:
+            resp.set_header("X-Correlation-Id", _UNSEEN.sub("?", given)[:200])
+
+    def process_response(
+        self, req: Request, resp: falcon.Response, _endpoint: object, _succeeded: bool
+    ) -> None:
+        if resp.data is not None:
+            resp.set_header("Vary", "Accept, Accept-Encoding")
+            media.compress(req, resp)
+        if resp.get_header("Cache-Control") is None or resp.status_code >= 400:
+            # Without a word a cache may guess from Last-Modified; the record of a patient is not for guessing.
+            resp.set_header("Cache-Control", "private, no-cache")
+        log.access(
+            request_id=req.request_id,
+            author=req.author.name,
+            method=req.method,
+            path=req.path,
+            status=resp.status_code,
+            milliseconds=(time.perf_counter() - req.started) * 1000,
+            size=0 if resp.data is None or req.method == "HEAD" else len(resp.data),
+        )
+
+
+def create_app(
+    store: Store,
+    settings: Settings | None = None,
+    *,
+    new_request_id: Callable[[], str] = lambda: str(uuid4()),
+    clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+) -> falcon.App[Request, falcon.Response]:
+    """The WSGI application over `store`. `clock` gives microseconds since 1970, for /health alone."""
+    settings = settings or Settings()
+    app = falcon.App(request_type=Request, middleware=[Gate(settings, new_request_id)])
+    app.req_options.strip_url_path_trailing_slash = True
+    app.resp_options.default_media_type = FHIR_JSON
+    codes = frozenset(code for _, kind in ROUTES for each in kind.interactions.values() for code in each)
+    house = House(store, settings, clock, codes)
+    for path, kind in ROUTES:
+        app.add_route(path, kind(house))
+    errors.register(app, {path: kind.allow() for path, kind in ROUTES})
+    return app

@@ -1,0 +1,55 @@
+"""Who asks, and under which name they may call the server."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+
+import falcon
+
+from gitstore import ANONYMOUS, Author
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(:[0-9]{1,5})?", re.ASCII)
+
+
+def author_of(request: falcon.Request) -> Author:  # noqa: ARG001 - the one place that will look at it
+    """The author of what this request writes. Nobody can log in yet, so everyone is anonymous."""
+    return ANONYMOUS
+
+
+def host_name(header: str) -> str | None:
+    """The name in a Host header, in lower case and without port; None where it is malformed."""
+    match = _HOST.fullmatch(header)
+    return match["name"].lower() if match else None
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address always means this machine, whatever a DNS server says.
+
+    https://www.rfc-editor.org/rfc/rfc6761#section-6.3
+    """
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_host(header: str | None, host_names: Collection[str]) -> None:
+    """Refuse a request that came under a foreign name.
+
+    A web page can point its own name at 127.0.0.1 and have the browser of someone on this machine read the
+    record for it (DNS rebinding); what it can't do is to send another Host than its own.
+    Raises falcon.HTTPError 421.
+    """
+    name = host_name(header or "")
+    if name is not None and (is_loopback(name) or name in host_names):
+        return
+    shown = f"`{header[:100]}`" if header else "a request without Host"
+    raise falcon.HTTPError(
+        421,
+        description=f"This server does not answer for {shown}. Without authentication it answers for loopback names "
+        "only; `git config --add fhir.hostName NAME` adds one.",
+    )

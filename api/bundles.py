@@ -1,0 +1,223 @@
+"""Batch and transaction: from the entries of a Bundle to interactions, and from outcomes to a response Bundle.
+
+https://hl7.org/fhir/R4/http.html#transaction
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api import history
+from api.errors import status_of
+from api.reading import Finder, Found, finder
+from api.request import Preference
+from api.responses import entry_of, location, outcome_of_write, status_line, status_of_write
+from gitstore import (
+    Ask,
+    Author,
+    Commit,
+    Gone,
+    Interaction,
+    Invalid,
+    Issue,
+    Outcome,
+    Snapshot,
+    Store,
+    StoreError,
+    TooLarge,
+    Unit,
+    write_of,
+)
+from gitstore.fhir import Resource, json
+from gitstore.fhir.bundle import Request as Entry
+from gitstore.fhir.bundle import requests
+from gitstore.fhir.conditions import format_etag
+from gitstore.fhir.outcome import operation_outcome
+from gitstore.fhir.references import rewrite
+
+_READS = ("GET", "HEAD")
+_ORDER = ("DELETE", "POST", "PUT")
+"""https://hl7.org/fhir/R4/http.html#trules"""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a Bundle, and what its entries share. `metadata` is the CapabilityStatement under this base."""
+
+    base: str
+    author: Author
+    request_id: str
+    message: str | None
+    preference: Preference | None
+    metadata: Callable[[], bytes]
+
+
+def check(bundle: Resource, max_entries: int) -> str:
+    """The type of a Bundle that can be processed: batch or transaction. Raises Invalid, TooLarge."""
+    if bundle.get("resourceType") != "Bundle":
+        raise Invalid(Issue("error", "invalid", "A Bundle was expected; single resources go to their type."))
+    kind = bundle.get("type")
+    if kind is None:
+        raise Invalid(Issue("error", "required", "The Bundle has no type.", "Bundle.type"))
+    if kind not in ("batch", "transaction"):
+        text = "The type of the Bundle must be batch or transaction; no other can be processed here."
+        raise Invalid(Issue("error", "value", text, "Bundle.type"))
+    entries = bundle.get("entry", [])
+    if isinstance(entries, list) and len(entries) > max_entries:
+        raise TooLarge(f"The Bundle has {len(entries)} entries, more than the limit of {max_entries}.")
+    return str(kind)
+
+
+def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit]:
+    """All entries in one commit, or none of them. The commit is the one made, or the one that was read.
+
+    Raises StoreError with the number of the entry at fault.
+    """
+    entries = requests(bundle, [caller.base])
+    finders: dict[int, Finder | None] = {}
+    interactions: list[Interaction] = []
+    for entry in entries:
+        try:
+            if entry.method in _READS:
+                finders[entry.entry] = finder(entry)
+            interactions.append(_interaction(entry, finders.get(entry.entry)))
+        except StoreError as error:
+            error.at_entry(entry.entry)
+            raise
+    outcomes: Sequence[Outcome] = []
+    if interactions:
+        outcomes = store.commit(
+            interactions,
+            caller.author,
+            request_id=caller.request_id,
+            message=caller.message,
+            interaction="transaction",
+        )
+    snapshot = store.snapshot()
+    made = [outcome.version.commit for outcome in outcomes if outcome.version and outcome.changed]
+    answers = [
+        _read_entry(entry, outcome.answer, snapshot, caller)
+        if entry.method in _READS
+        else _written_entry(outcome, snapshot, caller)
+        for entry, outcome in zip(entries, outcomes, strict=True)
+    ]
+    return _response("transaction-response", answers), made[0] if made else snapshot.commit
+
+
+def _interaction(entry: Entry, find: Finder | None) -> Interaction:
+    if entry.method not in _READS:
+        return write_of(entry)
+    return Ask(find or (lambda _snapshot: None))
+
+
+def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit]:
+    """Each entry for itself, writes first, answers in the order of the entries. The commit is the last one seen."""
+    entries = requests(bundle, [caller.base], each=True)
+    names = {entry.full_url for entry in entries if isinstance(entry, Entry) and entry.full_url}
+    urns = {name for name in names if name.startswith("urn:")}
+    answers: dict[int, dict[str, Any]] = {}
+    units: list[tuple[int, str, Unit]] = []
+    for place, entry in enumerate(entries):
+        try:
+            if isinstance(entry, StoreError):
+                raise entry
+            if entry.method not in _READS:
+                _check_independent(entry, urns)
+                unit = Unit([write_of(entry)], caller.author, caller.request_id, caller.message)
+                units.append((place, entry.method, unit))
+        except StoreError as error:
+            answers[place] = _refused_entry(error)
+    units.sort(key=lambda each: _ORDER.index(each[1]))
+    results = store.commit_each([unit for _, _, unit in units])
+    snapshot = store.snapshot()
+    for (place, _, _), result in zip(units, results, strict=True):
+        if isinstance(result, StoreError):
+            answers[place] = _refused_entry(result)
+        else:
+            answers[place] = _written_entry(result[0], snapshot, caller)
+    for place, entry in enumerate(entries):
+        if isinstance(entry, Entry) and entry.method in _READS:
+            answers[place] = _read_for_itself(entry, snapshot, caller)
+    return _response("batch-response", [answers[place] for place in range(len(entries))]), snapshot.commit
+
+
+def _check_independent(entry: Entry, urns: set[str]) -> None:
+    """Refuse an entry that refers to another of its batch: that one may fail, or come later.
+
+    https://hl7.org/fhir/R4/http.html#brules
+    """
+    if entry.resource is None or not urns:
+        return
+    others = urns - {entry.full_url}
+    seen: list[str] = []
+
+    def look(reference: str) -> None:
+        name = reference.partition("#")[0]
+        if name in others:
+            seen.append(name)
+
+    rewrite(entry.resource, look)
+    if seen:
+        text = f"Refers to `{seen[0]}`, another entry of the same batch; only a transaction can do that."
+        raise Invalid(Issue("error", "invalid", text, f"Bundle.entry[{entry.entry}].resource"))
+
+
+def _read_for_itself(entry: Entry, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+    try:
+        find = finder(entry)
+        return _read_entry(entry, find(snapshot) if find else None, snapshot, caller)
+    except StoreError as error:
+        return _refused_entry(error)
+
+
+def _read_entry(entry: Entry, found: Found | None, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+    """A GET always carries its resource, whatever Prefer says; a HEAD never."""
+    with_resource = entry.method == "GET"
+    if found is None:
+        return _document(caller.metadata(), with_resource=with_resource)
+    if found.version is not None:
+        if found.not_modified:
+            return {"response": {"status": status_line(304), "etag": format_etag(found.version.version_id)}}
+        return entry_of(caller.base, snapshot, found.version, 200, with_resource=with_resource)
+    assert found.page is not None
+    assert found.asked is not None
+    assert found.snapshot is not None
+    url = f"{caller.base}/{found.url}"
+    data = history.bundle(url, caller.base, found.snapshot, found.asked, found.page)
+    return _document(data, with_resource=with_resource)
+
+
+def _document(data: bytes, *, with_resource: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"resource": json.Raw(data)} if with_resource else {}
+    return {**entry, "response": {"status": status_line(200)}}
+
+
+def _written_entry(outcome: Outcome, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+    status = status_of_write(outcome)
+    if outcome.version is None:
+        entry: dict[str, Any] = {"response": {"status": status_line(status)}}
+    else:
+        with_resource = caller.preference == "representation"
+        entry = entry_of(caller.base, snapshot, outcome.version, status, with_resource=with_resource)
+        if not outcome.version.deleted:
+            entry["response"]["location"] = location(caller.base, outcome.version)
+    if caller.preference == "OperationOutcome":
+        entry["response"]["outcome"] = operation_outcome(outcome_of_write(outcome))
+    return entry
+
+
+def _refused_entry(error: StoreError) -> dict[str, Any]:
+    response: dict[str, Any] = {"status": status_line(status_of(error))}
+    if isinstance(error, Gone):
+        response["etag"] = format_etag(error.version_id)
+    response["outcome"] = operation_outcome(error.issues)
+    return {"response": response}
+
+
+def _response(kind: str, entries: Sequence[Mapping[str, Any]]) -> bytes:
+    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
+    if entries:
+        bundle["entry"] = entries
+    return json.dumps(bundle)

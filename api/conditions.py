@@ -1,0 +1,53 @@
+"""Whether a client already holds what it asks for. https://hl7.org/fhir/R4/http.html#cread"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+import falcon
+
+from gitstore import Version
+from gitstore.fhir.conditions import version_tags
+from gitstore.fhir.dates import SECOND
+from gitstore.interactions import VersionTags
+
+
+def not_modified(version: Version, if_none_match: str | None, if_modified_since: str | None) -> bool:
+    """Whether 304 is the answer. If-None-Match decides alone where it is given.
+
+    Raises Invalid for a malformed If-None-Match.
+    """
+    return tag_matches(str(version.version_id), if_none_match) or (
+        if_none_match is None and not modified_since(version.last_updated, if_modified_since)
+    )
+
+
+def tag_matches(tag: str, if_none_match: str | None) -> bool:
+    """Whether If-None-Match names `tag`, compared weakly, or is `*`."""
+    if if_none_match is None:
+        return False
+    tags = version_tags(if_none_match)
+    return tag in tags or "*" in tags
+
+
+def modified_since(last_updated: int, if_modified_since: str | None) -> bool:
+    """Whether something last updated at that instant is newer than the date a client names.
+
+    HTTP dates have seconds, the record has microseconds. Two versions of one second have the same Last-Modified, so the
+    instant is compared uncut: a client may get once more what it has, but never 304 for what it has not.
+    A date that can't be read is ignored. https://www.rfc-editor.org/rfc/rfc9110#section-13.1.3
+    """
+    if if_modified_since is None:
+        return True
+    try:
+        date = parsedate_to_datetime(if_modified_since)
+        seconds = int(date.timestamp())
+    except (ValueError, OverflowError):
+        return True
+    return last_updated > seconds * SECOND
+
+
+def version_tags_of(request: falcon.Request, header: str) -> VersionTags | None:
+    """The version ids in If-Match or If-None-Match of a write; None without the header. Raises Invalid."""
+    given = request.get_header(header)
+    return None if given is None else version_tags(given)

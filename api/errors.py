@@ -1,0 +1,117 @@
+"""Every error of every layer becomes an OperationOutcome. https://hl7.org/fhir/R4/http.html#Status-Codes"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import falcon
+
+import gitstore
+from api.log import SERVER
+from api.request import FHIR_JSON, Request, http_date
+from gitstore import Issue, StoreError
+from gitstore.fhir import json
+from gitstore.fhir.conditions import format_etag
+from gitstore.fhir.outcome import operation_outcome
+
+STATUS: Mapping[type[StoreError], int] = {
+    gitstore.Invalid: 400,
+    gitstore.Unprocessable: 422,
+    gitstore.TooLarge: 413,
+    gitstore.NotSupported: 501,
+    gitstore.NotAllowed: 405,
+    gitstore.NotFound: 404,
+    gitstore.Gone: 410,
+    gitstore.Conflict: 409,
+    gitstore.VersionMismatch: 412,
+    gitstore.AlreadyExists: 412,
+    gitstore.MultipleMatches: 412,
+    gitstore.Unavailable: 503,
+    gitstore.Locked: 503,
+    gitstore.ForeignCommit: 503,
+    gitstore.StorageFull: 507,
+    gitstore.StorageFailed: 503,
+    gitstore.NotConfirmed: 500,
+    gitstore.RepositoryDamaged: 500,
+    gitstore.RepositoryRefused: 500,
+}
+
+CODES: Mapping[int, str] = {
+    400: "invalid",
+    404: "not-found",
+    405: "not-supported",
+    406: "not-supported",
+    411: "required",
+    413: "too-long",
+    415: "not-supported",
+    421: "forbidden",
+    431: "too-long",
+    501: "not-supported",
+    503: "transient",
+}
+"""issue.code for a status that HTTP itself, Falcon or waitress decided."""
+
+RETRY_AFTER = 1
+"""Seconds after which a refused write may be tried again: most locks are held for milliseconds."""
+
+
+def status_of(error: StoreError) -> int:
+    """The HTTP status of an error of the store. The table has every class; a subclass may rely on its parent."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def outcome_bytes(issues: Sequence[Issue]) -> bytes:
+    return json.dumps(operation_outcome(issues))
+
+
+def issues_of(status: int, text: str) -> list[Issue]:
+    """The one issue for a status that did not come from the store."""
+    return [Issue("fatal" if status == 500 else "error", CODES.get(status, "exception"), text)]
+
+
+def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]) -> None:
+    """Answer all errors of `app` with OperationOutcomes; `allow` gives the Allow header of each route."""
+
+    def on_store_error(req: Request, resp: falcon.Response, error: StoreError, _params: object) -> None:
+        status = status_of(error)
+        if isinstance(error, gitstore.Gone) and error.entry is None:
+            resp.set_header("ETag", format_etag(error.version_id))
+            resp.set_header("Last-Modified", http_date(error.last_updated))
+        if status == 503:
+            resp.set_header("Retry-After", str(RETRY_AFTER))
+        if status >= 500 and status != 501:
+            SERVER.error(
+                "%s: %s", type(error).__name__, error, extra={"fields": {"requestId": req.request_id}}
+            )
+        _answer(req, resp, status, error.issues)
+
+    def on_http_error(req: Request, resp: falcon.Response, error: falcon.HTTPError, _params: object) -> None:
+        status = falcon.http_status_to_code(error.status)
+        resp.set_headers(error.headers or {})
+        resp.delete_header("Allow")
+        text = error.description or error.title or "The request was refused."
+        if isinstance(error, falcon.HTTPRouteNotFound):
+            text = f"There is nothing at `{req.path[:200]}`. The FHIR base is `/fhir`."
+        if isinstance(error, falcon.HTTPMethodNotAllowed):
+            text = f"{req.method} is not possible at `{req.path[:200]}`; allowed is {allow[req.uri_template or '']}."
+        if status == 503:
+            resp.set_header("Retry-After", str(RETRY_AFTER))
+        _answer(req, resp, status, issues_of(status, text))
+
+    def on_exception(req: Request, resp: falcon.Response, error: Exception, _params: object) -> None:
+        SERVER.error("unexpected", exc_info=error, extra={"fields": {"requestId": req.request_id}})
+        text = f"The server failed unexpectedly. Its log tells more about request {req.request_id}."
+        _answer(req, resp, 500, issues_of(500, text))
+
+    def _answer(req: Request, resp: falcon.Response, status: int, issues: Sequence[Issue]) -> None:
+        resp.status = status
+        resp.content_type = req.media_type or FHIR_JSON
+        resp.data = outcome_bytes(issues)
+        for header in ("Location", "Content-Location"):
+            resp.delete_header(header)
+        if status == 405:
+            resp.set_header("Allow", allow.get(req.uri_template or "", ""))
+
+    app.add_error_handler(Exception, on_exception)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(StoreError, on_store_error)

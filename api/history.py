@@ -1,0 +1,143 @@
+"""The history interactions: their parameters, their pages, their Bundles. https://hl7.org/fhir/R4/http.html#history"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from api.responses import status_line
+from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Store, Version
+from gitstore.fhir import json
+from gitstore.fhir.conditions import format_etag
+from gitstore.fhir.dates import format_instant, interval, parse_instant
+from gitstore.fhir.ids import ResourceId
+
+PARAMETERS = ("_since", "_at", "_count", "_summary")
+PAGE = "_page"
+"""The one parameter of ours, made by the server and opaque: which state of the record, and from where on."""
+
+DEFAULT_COUNT = 50
+MAX_COUNT = 1000
+
+COMMIT_URL = "https://git-fhir.dev/StructureDefinition/commit"
+AUTHOR_URL = "https://git-fhir.dev/StructureDefinition/author"
+
+Scope = ResourceId | str | None
+"""Whose history: an instance's, a type's, or the whole record's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a history request asks for. `count` 0 asks for the total alone; `given` is what the links repeat."""
+
+    since: int | None
+    at: tuple[int, int] | None
+    count: int
+    sequence: int | None
+    cursor: Cursor | None
+    given: Mapping[str, str]
+
+
+def question(parameters: Mapping[str, str]) -> Question:
+    """Raises Invalid for a value that is no date, no number, or no page of ours."""
+    # The + of a time zone arrives as a space where the client did not escape it; no date holds a space.
+    dates = {name: parameters[name].replace(" ", "+") for name in ("_since", "_at") if name in parameters}
+    sequence, cursor = _page(parameters[PAGE]) if PAGE in parameters else (None, None)
+    return Question(
+        since=parse_instant(dates["_since"]) if "_since" in dates else None,
+        at=interval(dates["_at"]) if "_at" in dates else None,
+        count=_count(parameters),
+        sequence=sequence,
+        cursor=cursor,
+        given={**{name: value for name, value in parameters.items() if name != PAGE}, **dates},
+    )
+
+
+def _count(parameters: Mapping[str, str]) -> int:
+    text = parameters.get("_count", str(DEFAULT_COUNT))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise Invalid(Issue("error", "value", f"`_count={text[:80]}` is not a number of entries."))
+    summary = parameters.get("_summary", "false")
+    if summary not in ("count", "false"):
+        raise Invalid(
+            Issue("error", "not-supported", f"A history has no `_summary={summary[:80]}`, only count.")
+        )
+    return 0 if summary == "count" else min(int(text), MAX_COUNT)
+
+
+def _page(text: str) -> tuple[int, Cursor | None]:
+    sequence, _, cursor = text.partition(".")
+    if not (sequence.isascii() and sequence.isdigit() and 0 < int(sequence[:18]) < 10**17):
+        raise Invalid(
+            Issue("error", "value", f"`{PAGE}={text[:80]}` is no page: follow the links as they are.")
+        )
+    return int(sequence), Cursor.parse(cursor) if cursor else None
+
+
+def pinned(store: Store, asked: Question) -> Snapshot:
+    """The record as the first page saw it, so that no later write moves an entry to another page."""
+    return store.snapshot(asked.sequence)
+
+
+def page(snapshot: Snapshot, scope: Scope, asked: Question) -> HistoryPage:
+    """Raises NotFound for an instance that never existed."""
+    return snapshot.history(
+        scope, since=asked.since, at=asked.at, cursor=asked.cursor, count=max(asked.count, 1)
+    )
+
+
+def bundle(url: str, base: str, snapshot: Snapshot, asked: Question, found: HistoryPage) -> bytes:
+    """The page as a Bundle of type history; `url` is the history's own, without parameters."""
+    resource: dict[str, Any] = {
+        "resourceType": "Bundle",
+        "meta": {"lastUpdated": format_instant(snapshot.commit.last_updated)},
+        "type": "history",
+        "total": found.total,
+        "link": _links(url, snapshot.commit.sequence, asked, found),
+    }
+    if asked.count and found.versions:
+        resource["entry"] = [_entry(base, snapshot, version) for version in found.versions]
+    return json.dumps(resource)
+
+
+def _links(url: str, sequence: int, asked: Question, found: HistoryPage) -> list[dict[str, str]]:
+    def link(relation: str, page: str | None) -> dict[str, str]:
+        query = urlencode({**asked.given, PAGE: page} if page else asked.given, safe=":")
+        return {"relation": relation, "url": f"{url}?{query}" if query else url}
+
+    here = None
+    if asked.sequence is not None:
+        here = f"{asked.sequence}.{asked.cursor}" if asked.cursor else str(asked.sequence)
+    links = [link("self", here)]
+    if asked.count:
+        links.append(link("first", str(sequence)))
+        if found.newer is not None:
+            links.append(link("previous", f"{sequence}.{found.newer}"))
+        if found.older is not None:
+            links.append(link("next", f"{sequence}.{found.older}"))
+    return links
+
+
+def _entry(base: str, snapshot: Snapshot, version: Version) -> dict[str, Any]:
+    """One version. The author and the commit are extensions of its response: how the record answered that request."""
+    author = version.commit.author
+    entry: dict[str, Any] = {"fullUrl": f"{base}/{version.resource_id}"}
+    if not version.deleted:
+        entry["resource"] = json.Raw(snapshot.body(version))
+    created = version.verb == "POST"
+    entry["request"] = {
+        "method": version.verb,
+        "url": version.resource_id.type if created else str(version.resource_id),
+    }
+    entry["response"] = {
+        "extension": [
+            {"url": COMMIT_URL, "valueString": version.commit.id},
+            {"url": AUTHOR_URL, "valueString": f"{author.name} <{author.email}>"},
+        ],
+        "status": status_line(204 if version.deleted else 201 if version.created else 200),
+        "etag": format_etag(version.version_id),
+        "lastModified": format_instant(version.last_updated),
+    }
+    return entry

@@ -1,0 +1,141 @@
+"""What the headers and the query of one request say, as FHIR and the record understand them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.utils import formatdate
+from typing import Literal
+from urllib.parse import parse_qsl, unquote
+
+import falcon
+
+from gitstore import ANONYMOUS, Author, Invalid, Issue, NotSupported
+from gitstore.fhir.dates import SECOND
+
+FHIR_JSON = "application/fhir+json"
+MAX_MESSAGE = 500
+
+Preference = Literal["minimal", "representation", "OperationOutcome"]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
+_ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bqBQ]\?[^?\s]*\?=")
+_PREFERENCE = re.compile(r'\s*([^\s=;,"]+)\s*(?:=\s*("[^"]*"|[^\s;,"]*))?((?:;(?:"[^"]*"|[^,"])*)?)(?:,|$)')
+_RETURN: dict[str, Preference] = {
+    "minimal": "minimal",
+    "representation": "representation",
+    "operationoutcome": "OperationOutcome",
+}
+_EVERYWHERE = ("_format", "_pretty")
+_SUBSETS = ("_summary", "_elements")
+
+
+class Request(falcon.Request):
+    """A request with what the gate in front of the endpoints has found out about it.
+
+    `media_type` is the negotiated one of the answer, `started` a monotonic time in seconds.
+    """
+
+    request_id: str = ""
+    author: Author = ANONYMOUS
+    media_type: str = FHIR_JSON
+    base: str = ""
+    started: float = 0.0
+
+    def parameters(self, *known: str) -> dict[str, str]:
+        return parameters(self.query_string, known)
+
+    def preference(self) -> Preference | None:
+        return preference(self.get_header("Prefer") or "")
+
+    def message(self) -> str | None:
+        return message(self.get_header("X-Commit-Message"))
+
+    @property
+    def pretty(self) -> bool:
+        return dict(pairs(self.query_string)).get("_pretty") == "true"
+
+
+def http_date(instant: int) -> str:
+    """An instant as an HTTP date, its fraction of a second cut off."""
+    return formatdate(instant // SECOND, usegmt=True)
+
+
+def pairs(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
+
+
+def parameters(query: str, known: Collection[str]) -> dict[str, str]:
+    """The parameters of an interaction that is no search, by name, without those that only shape the answer.
+
+    Raises Invalid where one is repeated or unknown here, NotSupported for the ones that would ask for a part of a
+    resource. https://hl7.org/fhir/R4/http.html#parameters
+    """
+    found: dict[str, str] = {}
+    for name, value in pairs(query):
+        if name in found:
+            raise Invalid(Issue("error", "value", f"The parameter `{name[:80]}` stands twice."))
+        if name in _SUBSETS and name not in known and (name, value) != ("_summary", "false"):
+            raise NotSupported(f"`{name}={value[:80]}` is not built yet.")
+        if name not in known and name not in _EVERYWHERE + _SUBSETS:
+            expected = ", ".join(f"`{each}`" for each in (*known, *_EVERYWHERE))
+            raise Invalid(
+                Issue("error", "not-supported", f"There is no parameter `{name[:80]}` here, only {expected}.")
+            )
+        found[name] = value
+    return {name: value for name, value in found.items() if name in known}
+
+
+def preference(header: str) -> Preference | None:
+    """What `Prefer: return=` asks for; unknown preferences and values are ignored, of several the first counts.
+
+    https://www.rfc-editor.org/rfc/rfc7240#section-2, https://hl7.org/fhir/R4/http.html#prefer
+    """
+    for name, value, _ in _PREFERENCE.findall(header):
+        if name.lower() == "return":
+            return _RETURN.get(value.strip('"').lower())
+    return None
+
+
+def request_id(header: str | None) -> str | None:
+    """The client's X-Request-Id, where it can stand in a commit's trailer as it is."""
+    return header if header and _REQUEST_ID.fullmatch(header) else None
+
+
+def message(header: str | None) -> str | None:
+    """The author's why, for the body of the commit.
+
+    A header is bytes that WSGI shows as Latin-1; UTF-8 is tried first. Clients that can send ASCII only may use encoded
+    words (RFC 2047) or `UTF-8''` with percent signs (RFC 8187).
+    Raises Invalid for control characters and for more than 500 characters.
+    """
+    if header is None:
+        return None
+    text = _decoded(header).strip()
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise Invalid(
+            Issue("error", "value", "X-Commit-Message holds a control character; it is one line of text.")
+        )
+    if len(text) > MAX_MESSAGE:
+        raise Invalid(
+            Issue(
+                "error", "too-long", f"X-Commit-Message has {len(text)} characters, more than {MAX_MESSAGE}."
+            )
+        )
+    return text or None
+
+
+def _decoded(header: str) -> str:
+    if header[:7].lower() == "utf-8''":
+        return unquote(header[7:])
+    if _ENCODED_WORD.search(header):
+        try:
+            return str(make_header(decode_header(header)))
+        except (HeaderParseError, LookupError, ValueError) as error:
+            raise Invalid(Issue("error", "value", "X-Commit-Message is no valid RFC 2047 text.")) from error
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header

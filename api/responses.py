@@ -1,0 +1,115 @@
+"""From a Version to status, headers and body."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+
+from api.errors import outcome_bytes
+from api.request import Preference, Request, http_date
+from gitstore import Commit, Issue, Outcome, Snapshot, Version
+from gitstore.fhir import json
+from gitstore.fhir.conditions import format_etag
+from gitstore.fhir.dates import format_instant
+
+PAST_VERSION = "private, max-age=31536000, immutable"
+"""Cache-Control of a version: it never changes, and it is nobody else's business."""
+
+_WRITTEN = {201: "Created", 200: "Updated", 204: "Deleted"}
+
+
+def location(base: str, version: Version) -> str:
+    return f"{base}/{version}"
+
+
+def status_line(status: int) -> str:
+    """`201 Created`, as Bundle.entry.response.status has it."""
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+def read_at(resp: falcon.Response, commit: Commit) -> None:
+    """Name the commit that an answer comes from, so that it can be cited."""
+    resp.set_header("Git-Commit", commit.id)
+
+
+def send_json(req: Request, resp: falcon.Response, data: bytes) -> None:
+    """Answer with JSON that is there already; `_pretty=true` prints it anew."""
+    resp.content_type = req.media_type
+    resp.data = json.dumps_pretty(json.Raw(data)) if req.pretty else data
+
+
+def describe(req: Request, resp: falcon.Response, version: Version) -> None:
+    """The headers that tell which version an answer is about."""
+    resp.set_header("ETag", format_etag(version.version_id))
+    resp.set_header("Last-Modified", http_date(version.last_updated))
+    if not version.deleted:
+        resp.set_header("Content-Location", location(req.base, version))
+
+
+def send_version(req: Request, resp: falcon.Response, snapshot: Snapshot, version: Version) -> None:
+    """Answer a read: the stored bytes as they lie. They are printed prettily already."""
+    describe(req, resp, version)
+    resp.content_type = req.media_type
+    resp.data = snapshot.body(version)
+
+
+def send_not_modified(req: Request, resp: falcon.Response, version: Version) -> None:
+    describe(req, resp, version)
+    resp.status = 304
+
+
+def status_of_write(outcome: Outcome) -> int:
+    """201 where a resource came into being, 204 where there is none now, 200 otherwise.
+
+    https://hl7.org/fhir/R4/http.html#upsert
+    """
+    version = outcome.version
+    if version is None or version.deleted:
+        return 204
+    return 201 if version.created and outcome.changed else 200
+
+
+def outcome_of_write(outcome: Outcome) -> list[Issue]:
+    """What `Prefer: return=OperationOutcome` is told."""
+    if outcome.version is None:
+        return [Issue("information", "informational", "There was nothing to delete.")]
+    if not outcome.changed:
+        return [Issue("information", "informational", f"`{outcome.version}` was left as it is.")]
+    verb = _WRITTEN[status_of_write(outcome)]
+    return [Issue("information", "informational", f"{verb}: `{outcome.version}`.")]
+
+
+def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot, outcome: Outcome) -> None:
+    """Answer a create, update or delete. https://hl7.org/fhir/R4/http.html#prefer"""
+    version = outcome.version
+    resp.status = status_of_write(outcome)
+    read_at(resp, version.commit if version is not None and outcome.changed else snapshot.commit)
+    if version is not None:
+        describe(req, resp, version)
+        if resp.status == 201:
+            resp.set_header("Location", location(req.base, version))
+    wanted: Preference | None = req.preference()
+    if wanted == "OperationOutcome":
+        resp.status = 200 if resp.status == 204 else resp.status
+        send_json(req, resp, outcome_bytes(outcome_of_write(outcome)))
+    elif version is not None and not version.deleted and wanted != "minimal":
+        resp.content_type = req.media_type
+        resp.data = snapshot.body(version)
+
+
+def entry_of(
+    base: str, snapshot: Snapshot, version: Version, status: int, *, with_resource: bool
+) -> dict[str, Any]:
+    """A version as an entry of a response Bundle, its resource embedded as it is stored."""
+    entry: dict[str, Any] = {}
+    if with_resource and not version.deleted:
+        entry["fullUrl"] = f"{base}/{version.resource_id}"
+        entry["resource"] = json.Raw(snapshot.body(version))
+    entry["response"] = {
+        "status": status_line(status),
+        "etag": format_etag(version.version_id),
+        "lastModified": format_instant(version.last_updated),
+    }
+    return entry

@@ -1,0 +1,357 @@
+"""waitress as this house needs it: errors that are OperationOutcomes, a stop that loses no request, workers.
+
+The master binds the socket and starts the workers. It opens no repository, database, lock or thread: a forked child would
+inherit them, an flock included.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+from uuid import uuid4
+
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask, WSGITask
+
+from api import errors, log
+from api.request import FHIR_JSON
+from gitstore import RepositoryRefused
+
+GRACE = 30.0
+"""Seconds that requests in flight are given when the server stops."""
+
+LINGER = 10.0
+
+MAX_HEADER = 64 * 1024
+BACKLOG = 1024
+CONNECTIONS = 1000
+IDLE = 120
+"""Seconds after which a connection without a request is closed."""
+
+SHORT_LIFE = 1.0
+"""A worker that dies within so many seconds is replaced with a delay, doubled each time up to LONGEST_DELAY."""
+
+LONGEST_DELAY = 5.0
+MAX_FAILED_STARTS = 5
+
+READY = "ready"
+
+
+class OutcomeTask(ErrorTask):
+    """What waitress answers by itself (a malformed request, a header or body that is too large) as an OperationOutcome."""
+
+    def execute(self) -> None:
+        fault = self.request.error  # type: ignore[attr-defined]  # types-waitress calls the parser an Error
+        status = int(fault.code)
+        request_id = str(uuid4())
+        text = f"{fault.reason}: {fault.body.rstrip('.')}."
+        if status == 413:
+            text = f"The body is larger than the limit of {self.channel.adj.max_request_body_size - 1} bytes."
+        if status == 500:
+            text = f"The server failed unexpectedly. Its log tells more about request {request_id}."
+        body = errors.outcome_bytes(errors.issues_of(status, text))
+        self.status = f"{status} {fault.reason}"
+        self.response_headers = [
+            ("Content-Type", FHIR_JSON),
+            ("Cache-Control", "private, no-cache"),
+            ("X-Request-Id", request_id),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        if isinstance(self.channel, Channel):
+            self.channel.refused = True
+        self.write(body)
+        log.access(
+            request_id=request_id,
+            author="anonymous",
+            method="",
+            path="",
+            status=status,
+            milliseconds=0.0,
+            size=len(body),
+        )
+
+
+class Task(WSGITask):
+    """One request of the application."""
+
+    def set_close_on_finish(self) -> None:
+        """Leave the connection open after a 204 or 304, and close it after any answer once the server stops.
+
+        waitress closes where an answer has no Content-Length. These two end with their header whatever it says:
+        https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+        """
+        server = self.channel.server
+        asked = self.request.headers.get("CONNECTION", "")  # type: ignore[attr-defined]  # as above
+        draining = isinstance(server, Server) and server.draining
+        if self.has_body or self.version == "1.0" or asked.lower() == "close" or draining:
+            super().set_close_on_finish()
+
+    def build_response_header(self) -> bytes:
+        server = self.channel.server
+        if isinstance(server, Server) and server.draining:
+            self.set_close_on_finish()
+        return super().build_response_header()
+
+
+class Channel(HTTPChannel):
+    """A connection.
+
+    A request that is refused for its size may still be arriving. To close the socket then would make the kernel send a
+    reset, and that can overtake the answer: so the rest is read and dropped first, for LINGER seconds at most.
+    https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+    """
+
+    task_class = Task
+    error_task_class = OutcomeTask
+    refused = False
+    lingering_until: float | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is running, waiting, or half received, and no answer is still going out."""
+        return not self.requests and self.request is None and not self.total_outbufs_len
+
+    def handle_close(self) -> None:
+        if self.refused and self.lingering_until is None and self.socket is not None:
+            self.lingering_until = time.monotonic() + LINGER
+            self.will_close = False
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:  # the client has gone: there is nobody to linger for
+                super().handle_close()
+        else:
+            super().handle_close()
+
+    def readable(self) -> bool:
+        return self.lingering_until is not None or super().readable()
+
+    def handle_read(self) -> None:
+        if self.lingering_until is None:
+            super().handle_read()
+        else:
+            self.recv(64 * 1024)  # closes the channel where the client has closed
+
+    def writable(self) -> bool:
+        if self.lingering_until is None:
+            return super().writable()
+        return self.will_close or time.monotonic() > self.lingering_until
+
+    def handle_write(self) -> None:
+        if self.lingering_until is None:
+            super().handle_write()
+        else:
+            super().handle_close()
+
+
+class Server(TcpWSGIServer):
+    """waitress on a socket that is bound already, in the main thread of a worker."""
+
+    channel_class = Channel
+    draining = False
+
+    def serve(self, parent: int) -> None:
+        """Answer requests until `stop` is called or the parent process is gone, then finish those that are there."""
+        while not self.draining and os.getppid() == parent:
+            self._turn(1.0)
+        self.draining = True
+        # Not self.close(): that would close the trigger too, with which the threads wake this loop.
+        wasyncore.dispatcher.close(self)
+        deadline = time.monotonic() + GRACE
+        self._turn(0.0)
+        while self._channels() and time.monotonic() < deadline:
+            for channel in self._channels():
+                if channel.idle:
+                    channel.will_close = True
+            self._turn(0.1)
+
+    def stop(self) -> None:
+        """May be called from a signal handler: it sets a flag and wakes the loop."""
+        self.draining = True
+        self.pull_trigger()
+
+    def _channels(self) -> list[Channel]:
+        channels: Any = self.active_channels  # a dict by descriptor, which types-waitress calls a channel
+        return list(channels.values())
+
+    def _turn(self, timeout: float) -> None:
+        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)  # type: ignore[attr-defined]  # not in the stubs
+
+
+def server(app: Any, listener: socket.socket, *, threads: int, max_body: int) -> Server:
+    """waitress around a WSGI application; bodies above `max_body` bytes are refused before they are read."""
+    return Server(
+        app,
+        map={},
+        _sock=listener,
+        sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+        bind_socket=False,
+        threads=threads,
+        ident=None,
+        backlog=BACKLOG,
+        connection_limit=CONNECTIONS,
+        channel_timeout=IDLE,
+        # A client that hangs up is no news; what happened to its request stands in the access log.
+        log_socket_errors=False,
+        max_request_header_size=MAX_HEADER,
+        # waitress refuses what is as large as its limit.
+        max_request_body_size=max_body + 1,
+        clear_untrusted_proxy_headers=True,
+        expose_tracebacks=False,
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    return listener
+
+
+Work = Callable[[socket.socket, Callable[[Callable[[], None]], None]], None]
+"""A worker's life: (listener, ready). It calls `ready(stop)` once it can serve, and returns after `stop` was called.
+It may raise RepositoryRefused before.
+"""
+
+
+@dataclass(slots=True)
+class Worker:
+    pid: int
+    born: float
+
+
+class Master:
+    """Keeps `count` workers alive until it is told to stop."""
+
+    def __init__(self, listener: socket.socket, work: Work, count: int, out: TextIO, err: TextIO) -> None:
+        self._listener = listener
+        self._work = work
+        self._count = count
+        self._out = out
+        self._err = err
+        self._workers: dict[int, Worker] = {}
+        self._stopping = False
+
+    def run(self, greeting: str) -> int:
+        """Start the workers, say `greeting` once the first can serve, and stay. Returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGALRM, self._kill)
+        for _ in range(self._count):
+            said = self._start()
+            if said != READY and not self._stopping:
+                return self._give_up(said)
+            if len(self._workers) == 1 and not self._stopping:
+                print(greeting, file=self._out, flush=True)
+        delay, failed = 0.0, 0
+        while self._workers:
+            pid, status = os.wait()
+            worker = self._workers.pop(pid, None)
+            if worker is None or self._stopping:
+                continue
+            log.SERVER.error("worker %d ended with wait status %d; starting another", pid, status)
+            if time.monotonic() - worker.born > SHORT_LIFE:
+                delay, failed = 0.0, 0
+            said = ""
+            while said != READY and not self._stopping:
+                self._sleep(delay)
+                delay = min(max(2 * delay, 0.1), LONGEST_DELAY)
+                said = self._start()
+                failed = 0 if said == READY else failed + 1
+                if (said and said != READY) or failed >= MAX_FAILED_STARTS:
+                    return self._give_up(said)
+        return 0
+
+    def _start(self) -> str:
+        """Fork a worker and wait for its first word: `ready`, why it refuses, or "" where it died.
+
+        One at a time, so that only the first builds the index if it has to be built.
+        """
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            self._live(writer)
+        self._workers[pid] = Worker(pid, time.monotonic())
+        os.close(writer)
+        if self._stopping:  # the signal came between fork and the line above
+            os.kill(pid, signal.SIGTERM)
+        with os.fdopen(reader, "rb") as words:
+            said = words.readline().decode("utf-8", "replace").strip()
+        if said != READY:
+            os.waitpid(pid, 0)
+            del self._workers[pid]
+        return said
+
+    def _live(self, writer: int) -> None:
+        """The child: never returns. os._exit keeps it from running the parent's remaining code."""
+        code = 1
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: os._exit(0))
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+            def ready(stop: Callable[[], None]) -> None:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, lambda *_: stop())
+                os.write(writer, f"{READY}\n".encode())
+                os.close(writer)
+
+            self._work(self._listener, ready)
+            code = 0
+        except RepositoryRefused as error:
+            os.write(writer, f"{error}\n".encode())
+        except BaseException:
+            log.SERVER.exception("worker failed")
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _give_up(self, said: str) -> int:
+        reason = said or "its workers die at once; the log above tells why"
+        print(f"git-fhir: {reason}", file=self._err, flush=True)
+        self._stop()
+        while self._workers:
+            pid, _ = os.wait()
+            self._workers.pop(pid, None)
+        return 1
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+        signal.alarm(int(GRACE) + 5)
+
+    def _kill(self, *_: object) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        for pid in list(self._workers):
+            os.kill(pid, number)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep, but not through a signal to stop."""
+        end = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < end:
+            select.select((), (), (), 0.05)
+
+
+def addresses(listener: socket.socket) -> Sequence[str]:
+    """Host and port as they stand in a URL."""
+    host, port = listener.getsockname()[:2]
+    return (f"[{host}]" if ":" in host else host, str(port))

@@ -1,0 +1,226 @@
+"""Giving what is to be imported to the store, and keeping account of it."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TypeAlias
+
+from cli.documents import Refusal
+from cli.units import Item
+from gitstore import (
+    Ask,
+    Create,
+    Delete,
+    Interaction,
+    NotConfirmed,
+    NotFound,
+    Outcome,
+    RepositoryDamaged,
+    RepositoryRefused,
+    Settings,
+    Snapshot,
+    Store,
+    StoreError,
+    Unavailable,
+)
+from gitstore.fhir import json
+from gitstore.fhir.ids import ResourceId
+from gitstore.fhir.stored import template
+
+_GROUP_UNITS = 500
+_GROUP_BYTES = 16 * 1024**2
+"""How much goes to the store at a time: enough for its groups, little enough to be interrupted soon."""
+
+_Fatal: TypeAlias = Unavailable | NotConfirmed | RepositoryDamaged | RepositoryRefused
+"""After these no other unit can be written either."""
+
+OUTCOMES = ("created", "updated", "deleted", "unchanged", "already imported")
+"""What can become of a resource, other than being refused."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of an import: resources by outcome, and every refusal."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    refused: list[Refusal] = field(default_factory=list)
+    interrupted: bool = False
+    stopped: str | None = None
+    """Why the import ended early, if it did: the store can't go on."""
+
+
+class Refused(Exception):  # noqa: N818 - the end of an import that is --strict, no error of the program
+    """Something was refused, and the import is to stop at the first refusal."""
+
+
+class Importer:
+    """Gives units to the store in groups and keeps the report. With `strict` one by one, to stop at the first refusal."""
+
+    def __init__(self, store: Store, report: Report, *, strict: bool = False) -> None:
+        self._store = store
+        self._report = report
+        self._strict = strict
+        self._group: list[Item] = []
+        self._bytes = 0
+        self._unmatched: list[tuple[Item, StoreError]] = []
+
+    def add(self, planned: Item | Refusal) -> None:
+        """Take what comes next. Raises Refused, and what keeps the store from going on."""
+        if isinstance(planned, Refusal):
+            if self._strict:
+                self.flush()
+            self._refuse(planned)
+            return
+        self._group.append(planned)
+        self._bytes += planned.size
+        if self._strict or len(self._group) >= _GROUP_UNITS or self._bytes >= _GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been taken."""
+        group, self._group, self._bytes = self._group, [], 0
+        self._write(group)
+
+    def finish(self) -> None:
+        """Write the rest, and then what referred to something that came after it, as long as that helps."""
+        self.flush()
+        while self._unmatched:
+            again, self._unmatched = self._unmatched, []
+            for item, _ in again:
+                self.add(item)
+            self.flush()
+            if len(self._unmatched) == len(again):
+                break
+        for item, error in self._unmatched:
+            self._refuse(Refusal.of(item.place, error))
+
+    def _write(self, group: list[Item]) -> None:
+        group = list(self._not_yet_imported(group))
+        if not group:
+            return
+        fatal: StoreError | None = None
+        with _uninterrupted():
+            for item, result in zip(
+                group, self._store.commit_each([item.unit for item in group]), strict=True
+            ):
+                if not isinstance(result, StoreError):
+                    self._count(item, result)
+                elif isinstance(result, _Fatal):
+                    fatal = fatal or result
+                elif all(issue.code == "not-found" for issue in result.issues):
+                    self._unmatched.append((item, result))
+                else:
+                    self._refuse(Refusal.of(item.place, result))
+        if fatal is not None:
+            raise fatal
+
+    def _not_yet_imported(self, group: list[Item]) -> Iterator[Item]:
+        """The items but those that an earlier import, or an earlier item of this group, has brought in."""
+        snapshot = self._store.snapshot()
+        taken: set[str] = set()
+        for item in group:
+            request_id = item.unit.request_id
+            if request_id in taken or (request_id and snapshot.commit_of_request(request_id)):
+                self._report.counts["already imported"] += item.writes
+            else:
+                taken.update([request_id] if request_id else [])
+                yield item
+
+    def _count(self, item: Item, outcomes: list[Outcome]) -> None:
+        for interaction, outcome in zip(item.unit.interactions, outcomes, strict=True):
+            if not isinstance(interaction, Ask):
+                self._report.counts[_label(interaction, outcome)] += 1
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._report.refused.append(refusal)
+        if self._strict:
+            raise Refused
+
+
+def _label(interaction: Interaction, outcome: Outcome) -> str:
+    if not outcome.changed or outcome.version is None:
+        return "unchanged"
+    if isinstance(interaction, Delete):
+        return "deleted"
+    return "created" if outcome.version.created else "updated"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is done: a group is written and counted, or not begun."""
+    caught: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
+
+
+class Rehearsal:
+    """Counts what an import would do, and writes nothing: --dry-run."""
+
+    def __init__(
+        self, snapshot: Snapshot, report: Report, settings: Settings, *, strict: bool = False
+    ) -> None:
+        self._snapshot = snapshot
+        self._report = report
+        self._strict = strict
+        self._always_skips = settings.unchanged_update == "skip"
+        self._taken: set[str] = set()
+        self._present: dict[ResourceId, bytes | None] = {}
+        """The stored form, as version 0, of what the import has touched so far; None for what it would delete."""
+
+    def add(self, planned: Item | Refusal) -> None:
+        """Take what comes next. Raises Refused."""
+        if isinstance(planned, Refusal):
+            self._report.refused.append(planned)
+            if self._strict:
+                raise Refused
+            return
+        request_id = planned.unit.request_id
+        if request_id in self._taken or (request_id and self._snapshot.commit_of_request(request_id)):
+            self._report.counts["already imported"] += planned.writes
+            return
+        if request_id is not None:
+            self._taken.add(request_id)
+        for interaction in planned.unit.interactions:
+            if not isinstance(interaction, Ask):
+                self._report.counts[self._foresee(interaction)] += 1
+
+    def finish(self) -> None:
+        """Nothing is left over: references aren't looked up."""
+
+    def _foresee(self, interaction: Interaction) -> str:
+        if isinstance(interaction, Create | Ask):
+            return "created"
+        resource_id = interaction.resource_id
+        before = self._now(resource_id)
+        if isinstance(interaction, Delete):
+            self._present[resource_id] = None
+            return "unchanged" if before is None else "deleted"
+        now = template(resource_id, interaction.resource).fill(0, 0)
+        self._present[resource_id] = now
+        if before is None:
+            return "created"
+        skipped = before == now and (interaction.skip_unchanged or self._always_skips)
+        return "unchanged" if skipped else "updated"
+
+    def _now(self, resource_id: ResourceId) -> bytes | None:
+        if resource_id in self._present:
+            return self._present[resource_id]
+        try:
+            body = self._snapshot.body(self._snapshot.read(resource_id))
+        except NotFound:
+            return None
+        return template(resource_id, json.loads_trusted(body)).fill(0, 0)

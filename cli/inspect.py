@@ -1,0 +1,300 @@
+"""Looking at the record: cat, log, show, diff, ls, path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import click
+
+from cli import arguments
+from cli.arguments import Target, as_json, option, resource_type, scope
+from cli.opening import open_store
+from cli.output import (
+    columns,
+    date_text,
+    difference_facts,
+    difference_line,
+    page,
+    print_json,
+    verb_text,
+    version_facts,
+    visible,
+)
+from gitstore import Commit, Cursor, NotFound, Snapshot, Store, Version, path_of
+from gitstore.fhir import Resource, json
+from gitstore.fhir.compare import differences
+from gitstore.fhir.dates import format_instant
+from gitstore.fhir.ids import ResourceId, VersionId, parse_version_id
+
+_PAGE = 100
+
+
+@click.command()
+@click.argument("target", metavar="REF", type=arguments.target)
+@option("--version", "version_id", type=click.IntRange(1), help="Which version; the current one by default.")
+@option(
+    "--json", "as_json", is_flag=True, help="Print it on one line, numbers as written: a line for NDJSON."
+)
+def cat(target: Target, version_id: int | None, as_json: bool) -> None:
+    """Print a resource, byte for byte as it is stored.
+
+    REF is Patient/example, or Patient/example/_history/3 for a version.
+    """
+    if target.version_id is not None and version_id is not None:
+        raise click.UsageError("The version is given twice: in the reference and as --version.")
+    wanted = target.version_id or version_id
+    with open_store() as store:
+        snapshot = store.snapshot()
+        resource_id = target.resource_id
+        version = snapshot.vread(resource_id, wanted) if wanted else snapshot.read(resource_id)
+        body = snapshot.body(version)
+    if as_json:
+        print_json(json.loads_trusted(body))
+    else:
+        click.echo(body, nl=False)
+
+
+@click.command()
+@click.argument("subject", metavar="[REF|TYPE]", required=False)
+@option("-n", "--max-count", metavar="COUNT", type=click.IntRange(0), help="Stop after so many versions.")
+@option(
+    "--since",
+    metavar="DATE",
+    type=arguments.date,
+    help="Versions from the start of this date on, such as 2026-02.",
+)
+@option("--until", metavar="DATE", type=arguments.date, help="Versions to the end of this date.")
+@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each version.")
+def log(
+    subject: str | None,
+    max_count: int | None,
+    since: tuple[int, int] | None,
+    until: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
+    """List versions, newest first: of a resource, of a type, or of everything.
+
+    Dates are FHIR's (2026, 2026-02, 2026-02-21, 2026-02-21T22:30:00Z), in UTC if they don't say.
+    """
+    wanted = scope(subject)
+    with open_store() as store:
+        pages = _history(store.snapshot(), wanted, since and since[0], until and until[1])
+        versions = islice((version for page in pages for version in page), max_count)
+        if as_json:
+            for version in versions:
+                print_json(version_facts(version) | {"message": store.message(version.commit)})
+        else:
+            page(_log_lines(store, versions))
+
+
+def _history(
+    snapshot: Snapshot, scope: ResourceId | str | None, since: int | None, until: int | None
+) -> Iterator[list[Version]]:
+    """Pages of versions, newest first, from the instant `since` on and before the instant `until`."""
+    cursor: Cursor | None = None
+    while True:
+        found = snapshot.history(scope, since=since, cursor=cursor, count=_PAGE)
+        yield [version for version in found.versions if until is None or version.last_updated < until]
+        if found.older is None:
+            return
+        cursor = found.older
+
+
+def _log_lines(store: Store, versions: Iterable[Version]) -> Iterator[str]:
+    """A line for each version; columns are aligned page by page, as the rest isn't known yet."""
+    versions = iter(versions)
+    while rows := [_log_row(store, version) for version in islice(versions, _PAGE)]:
+        yield from columns(rows)
+
+
+def _log_row(store: Store, version: Version) -> tuple[str, ...]:
+    commit = version.commit
+    why = store.message(commit).partition("\n")[0]
+    return (
+        click.style(commit.id[:10], fg="yellow"),
+        visible(str(version)),
+        date_text(version.last_updated),
+        visible(commit.author.name),
+        verb_text(version.verb),
+        visible(f"{commit.interaction}: {why}" if why else commit.interaction),
+    )
+
+
+@click.command()
+@click.argument("revision", metavar="[COMMIT]", default="HEAD")
+@as_json
+def show(revision: str, as_json: bool) -> None:
+    """Show a commit as FHIR changes: who, when, why, and each change by element.
+
+    COMMIT is any revision that git understands: an id or the start of one, a tag, HEAD~2. By default the last.
+    """
+    with open_store() as store:
+        commit = store.resolve(revision)
+        snapshot = store.snapshot()
+        changes = snapshot.changes(commit)
+        if as_json:
+            print_json(
+                {
+                    "commit": commit.id,
+                    "sequence": commit.sequence,
+                    "lastUpdated": format_instant(commit.last_updated),
+                    "author": {"name": commit.author.name, "email": commit.author.email},
+                    "interaction": commit.interaction,
+                    "requestId": commit.request_id,
+                    "message": store.message(commit),
+                    "changes": [_change_facts(snapshot, version) for version in changes],
+                }
+            )
+        else:
+            page(_show_lines(commit, store.message(commit), snapshot, changes))
+
+
+def _change_facts(snapshot: Snapshot, version: Version) -> dict[str, object]:
+    old, new = _before(snapshot, version), _content(snapshot, version)
+    return {
+        "resource": str(version.resource_id),
+        "versionId": str(version.version_id),
+        "method": version.verb,
+        "created": version.created,
+        "differences": [difference_facts(difference) for difference in differences(old, new)],
+    }
+
+
+def _show_lines(commit: Commit, message: str, snapshot: Snapshot, changes: list[Version]) -> Iterator[str]:
+    yield click.style(f"commit {commit.id}", fg="yellow")
+    yield f"Author: {visible(commit.author.name)} <{visible(commit.author.email)}>"
+    yield f"Date:   {format_instant(commit.last_updated)}"
+    yield f"FHIR:   {commit.interaction}" + (f", request {commit.request_id}" if commit.request_id else "")
+    if message:
+        yield ""
+        yield from (f"    {visible(line)}" for line in message.splitlines())
+    for version in changes:
+        yield ""
+        yield f"{verb_text(version.verb)} {click.style(str(version), bold=True)}"
+        old, new = _before(snapshot, version), _content(snapshot, version)
+        yield from (f"  {difference_line(difference)}" for difference in differences(old, new))
+
+
+def _before(snapshot: Snapshot, version: Version) -> Resource | None:
+    """The resource as the version found it; None where there was none, or where that version was purged."""
+    if version.created or version.version_id == 1:
+        return None
+    try:
+        previous = snapshot.version(version.resource_id, VersionId(version.version_id - 1))
+    except NotFound:
+        return None
+    return _content(snapshot, previous)
+
+
+def _content(snapshot: Snapshot, version: Version) -> Resource | None:
+    """The resource, None for a deletion."""
+    if version.deleted:
+        return None
+    resource: Resource = json.loads_trusted(snapshot.body(version))
+    return resource
+
+
+@click.command()
+@click.argument("first", metavar="REF", type=arguments.target)
+@click.argument("others", metavar="[V1 [V2]]", nargs=-1)
+@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each element.")
+def diff(first: Target, others: tuple[str, ...], as_json: bool) -> None:
+    """Compare two versions by element: path, old, new.
+
+    \b
+    diff Patient/example            the last two versions
+    diff Patient/example 2          version 2 and the current one
+    diff Patient/example 2 4        versions 2 and 4
+    diff Patient/a Patient/b        two resources
+    diff Patient/a/_history/1 Patient/a/_history/3
+
+    Without `old` an element was added, without `new` removed. meta.versionId and meta.lastUpdated are left out.
+    """
+    with open_store() as store:
+        snapshot = store.snapshot()
+        old, new = _sides(snapshot, first, others)
+        found = differences(
+            *(None if version is None else _content(snapshot, version) for version in (old, new))
+        )
+        if as_json:
+            for difference in found:
+                print_json(difference_facts(difference))
+        else:
+            header = [click.style(f"--- {old or 'nothing'}", bold=True), click.style(f"+++ {new}", bold=True)]
+            page([*header, *(difference_line(difference) for difference in found)] if found else [])
+
+
+def _sides(snapshot: Snapshot, first: Target, others: tuple[str, ...]) -> tuple[Version | None, Version]:
+    """The two versions that the arguments of diff name; None stands before a first version."""
+    if not others and first.version_id is None:
+        new, *older = snapshot.history(first.resource_id, count=2).versions
+        return (older[0] if older else None), new
+    if len(others) == 1 and "/" in others[0]:
+        return _version(snapshot, first), _version(snapshot, arguments.target(others[0]))
+    versions = [parse_version_id(text) for text in others]
+    if len(others) > 2 or None in versions or (versions and first.version_id is not None):
+        raise click.UsageError(
+            "Expected one reference, a reference and one or two versions, or two references."
+        )
+    targets = [Target(first.resource_id, version_id) for version_id in versions] or [first]
+    if len(targets) < 2:
+        targets.append(Target(first.resource_id, None))
+    return _version(snapshot, targets[0]), _version(snapshot, targets[1])
+
+
+def _version(snapshot: Snapshot, target: Target) -> Version:
+    """The version, which may be a deletion, or the current one."""
+    if target.version_id is not None:
+        return snapshot.version(*target)
+    return snapshot.read(target.resource_id)
+
+
+@click.command()
+@click.argument("type", required=False)
+@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each resource or type.")
+def ls(type: str | None, as_json: bool) -> None:
+    """List the current resources of a type with version and date; without TYPE count them by type."""
+    if type is not None:
+        resource_type(type)
+    with open_store() as store:
+        snapshot = store.snapshot()
+        if type is not None:
+            versions = snapshot.resources(type)
+            if as_json:
+                for version in versions:
+                    print_json(version_facts(version))
+            else:
+                page(_ls_lines(versions))
+            return
+        counts = sorted(snapshot.counts().items())
+    if as_json:
+        for name, count in counts:
+            print_json({"resourceType": name, "count": count})
+    elif counts:
+        width = max(len(str(count)) for _, count in counts)
+        page(f"{count:>{width}}  {name}" for name, count in counts)
+
+
+def _ls_lines(versions: Iterator[Version]) -> Iterator[str]:
+    while rows := [
+        (visible(str(version.resource_id)), str(version.version_id), date_text(version.last_updated))
+        for version in islice(versions, _PAGE)
+    ]:
+        yield from columns(rows)
+
+
+@click.command()
+@click.argument("target", metavar="REF", type=arguments.target)
+@as_json
+def path(target: Target, as_json: bool) -> None:
+    """Print the path of a resource in the tree, for git's own commands.
+
+    \b
+    git log -p -- "$(git fhir path Patient/example)"
+    """
+    place = path_of(target.resource_id)
+    if as_json:
+        print_json({"resource": str(target.resource_id), "path": place})
+    else:
+        click.echo(place)

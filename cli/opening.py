@@ -1,0 +1,57 @@
+"""Which repository a command works on and who gives it: the environment and git's configuration are read here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cli.errors import Failure
+from gitstore import Author, Settings, Store, discover, read_settings
+
+
+def git_directory() -> str:
+    """The absolute git directory of GIT_DIR or of the current folder. Raises RepositoryRefused."""
+    return os.path.abspath(discover(os.environ.get("GIT_DIR") or "."))
+
+
+@contextmanager
+def open_store() -> Iterator[Store]:
+    """The store of that repository. Raises RepositoryRefused; Invalid for a bad setting."""
+    with Store.open(git_directory(), settings(), cache_folder=_cache_folder()) as store:
+        yield store
+
+
+def _cache_folder() -> str:
+    """Where the index of a clone lies that we may only read. https://specifications.freedesktop.org/basedir-spec/"""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "git-fhir")
+
+
+def settings() -> Settings:
+    """What git's configuration says about that repository. Raises RepositoryRefused; Invalid for a bad setting."""
+    return read_settings(git_directory())
+
+
+def configured_author() -> Author:
+    """Who git says commits here: GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, user.name and user.email.
+
+    Raises Failure where git doesn't know. https://git-scm.com/docs/git-var
+    """
+    answer = subprocess.run(
+        ["git", "var", "GIT_AUTHOR_IDENT"],
+        capture_output=True,
+        text=True,
+        check=False,
+        # The explicit folder keeps git from asking a second time whose repository this is.
+        env={**os.environ, "GIT_DIR": git_directory()},
+    )
+    name, _, rest = answer.stdout.rpartition(" <")
+    email, _, _ = rest.partition("> ")
+    if answer.returncode != 0 or not email:
+        raise Failure(
+            "git doesn't know who you are: set `git config user.name` and `git config user.email`, "
+            'or say --author "Name <mail>".'
+        )
+    return Author(name, email)

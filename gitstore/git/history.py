@@ -1,0 +1,96 @@
+"""Reading the first-parent chain of main: each commit with what it changed."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from gitstore.errors import RepositoryDamaged
+from gitstore.git.commits import CommitObject
+from gitstore.git.repository import Repository, git_environment
+
+_ABSENT = "0" * 40
+_FILE_MODES = ("100644", "000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One commit of the chain. `files` maps each changed path to the new blob's id, None for a removal."""
+
+    id: str
+    commit: CommitObject
+    files: dict[str, str | None]
+    odd_modes: bool
+    """Whether a changed path is no plain file: a link, an executable, a submodule."""
+
+
+def chain(repository: Repository, tip: str, after: str | None = None) -> list[str]:
+    """The ids of the first-parent chain up to `tip`, oldest first, without those up to `after`."""
+    span = [tip] if after is None else [tip, f"^{after}"]
+    git = ["git", "-C", repository.git_dir, "rev-list", "--first-parent", "--reverse", *span, "--"]
+    result = subprocess.run(git, check=False, capture_output=True, env=git_environment(), text=True)
+    if result.returncode:
+        raise RepositoryDamaged(f"git can't walk the record: {result.stderr.strip()}")
+    return result.stdout.split()
+
+
+def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) -> Iterator[Step]:
+    """Each commit of a first-parent chain, oldest first; `parent` is the one before the first of them.
+
+    What changed is read from one `git diff-tree`, which is two to four times faster than comparing the trees here.
+    """
+    ids = list(ids)
+    git = ["git", "-C", repository.git_dir, "diff-tree", "--stdin", "-r", "-z", "--root", "--no-renames"]
+    process = subprocess.Popen(git, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=git_environment())
+    assert process.stdin is not None
+    assert process.stdout is not None
+    feeder = threading.Thread(target=_feed, args=(process.stdin, ids, parent), daemon=True)
+    feeder.start()
+    try:
+        yield from _steps(repository, ids, _tokens(process.stdout))
+        if process.wait():
+            raise RepositoryDamaged("git diff-tree failed on the record.")
+    finally:
+        process.kill()
+        process.stdout.close()
+        feeder.join()
+        process.wait()
+
+
+def _feed(stdin: IO[bytes], ids: list[str], parent: str | None) -> None:
+    try:
+        with stdin:
+            for id in ids:
+                stdin.write(f"{id} {parent}\n".encode() if parent else f"{id}\n".encode())
+                parent = id
+    except BrokenPipeError:
+        return  # the reader stopped early, and closed the other end
+
+
+def _steps(repository: Repository, ids: list[str], tokens: Iterator[str]) -> Iterator[Step]:
+    token = next(tokens, None)
+    for id in ids:
+        files: dict[str, str | None] = {}
+        odd = False
+        # A commit that changes nothing is not printed; its id is followed by the next one's.
+        if token == id:
+            token = next(tokens, None)
+            while token is not None and token.startswith(":"):
+                old_mode, new_mode, _, blob, _ = token[1:].split(" ")
+                odd |= old_mode not in _FILE_MODES or new_mode not in _FILE_MODES
+                files[next(tokens)] = None if blob == _ABSENT else blob
+                token = next(tokens, None)
+        yield Step(id, repository.commit(id), files, odd)
+    if token is not None:
+        raise RepositoryDamaged(f"git diff-tree printed `{token[:80]}` where a commit was expected.")
+
+
+def _tokens(stdout: IO[bytes]) -> Iterator[str]:
+    rest = b""
+    while chunk := stdout.read1(1 << 16):  # type: ignore[attr-defined]  # a BufferedReader, which IO doesn't say
+        *whole, rest = (rest + chunk).split(b"\x00")
+        for token in whole:
+            yield token.decode(errors="surrogateescape")

@@ -1,0 +1,142 @@
+"""The commit message: subject, the author's words, and the trailers that record versions. docs/format.md, "The commit"
+
+update Patient/example
+
+Optional words of the author: why.
+
+FHIR-Interaction: update
+FHIR-Version: PUT Patient/example/_history/3
+FHIR-Last-Updated: 2026-11-21T22:30:00.123456Z
+FHIR-Request-Id: 5e0a4c6e
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from gitstore.errors import Invalid
+from gitstore.fhir.dates import format_instant, parse_instant
+from gitstore.fhir.definitions import is_resource_type
+from gitstore.fhir.ids import ResourceId, is_id, parse_version_id
+from gitstore.version import Author, Change, Verb
+
+INTERACTIONS = ("init", "create", "update", "patch", "delete", "transaction", "restore", "adopt", "purge")
+RESERVED = frozenset(
+    f"FHIR-{name}"
+    for name in (
+        "Interaction",
+        "Version",
+        "Last-Updated",
+        "Request-Id",
+        "Agent",
+        "Idempotency-Key",
+        "Restores",
+        "Adopts",
+        "Purged",
+    )
+)
+MAX_VALUE = 200
+"""Characters of a trailer's value."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
+_TRAILER = re.compile(r"(?P<key>[A-Za-z0-9-]+): (?P<value>.*)", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CRUD = " .,:;<>\"\\'"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a commit message of ours says; `last_updated` in microseconds."""
+
+    interaction: str
+    changes: tuple[Change, ...]
+    last_updated: int
+    request_id: str | None = None
+    words: str = ""
+    unknown: tuple[str, ...] = ()
+    """FHIR-* trailers that this version of the format doesn't know, as they stand."""
+
+
+def format_message(message: Message) -> str:
+    """The text of the commit message. `words` can't become a trailer: only the last paragraph is parsed."""
+    changes = message.changes
+    if len(changes) == 1 and message.interaction != "transaction":
+        subject = f"{message.interaction} {changes[0].resource_id}"
+    elif changes:
+        subject = f"{message.interaction} of {len(changes)} resource{'s' if len(changes) > 1 else ''}"
+    else:
+        subject = message.interaction
+    trailers = [f"FHIR-Interaction: {message.interaction}"]
+    trailers += [f"FHIR-Version: {change}" for change in changes]
+    trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
+    if message.request_id:
+        trailers.append(f"FHIR-Request-Id: {message.request_id}")
+    paragraphs = [subject, message.words, "\n".join([*trailers, *message.unknown])]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def parse_message(text: str) -> Message:
+    """What a commit message says. Raises Invalid where it isn't one of ours, saying why. Undoes `format_message`."""
+    *before, last = text.rstrip("\n").split("\n\n")
+    found: dict[str, list[str]] = {}
+    unknown = []
+    for line in last.split("\n"):
+        match = _TRAILER.fullmatch(line)
+        if match is None:
+            raise Invalid("its message doesn't end in FHIR trailers")
+        if match["key"] in RESERVED:
+            found.setdefault(match["key"], []).append(match["value"])
+        elif match["key"].startswith("FHIR-"):
+            unknown.append(line)
+    interaction = _single(found, "FHIR-Interaction")
+    if interaction not in INTERACTIONS:
+        raise Invalid(f"FHIR-Interaction `{interaction}` is unknown")
+    return Message(
+        interaction,
+        tuple(_change(value) for value in found.get("FHIR-Version", ())),
+        parse_instant(_single(found, "FHIR-Last-Updated")),
+        _single(found, "FHIR-Request-Id") if "FHIR-Request-Id" in found else None,
+        "\n\n".join(before[1:]).strip("\n"),
+        tuple(unknown),
+    )
+
+
+def _single(found: dict[str, list[str]], key: str) -> str:
+    values = found.get(key, [])
+    if len(values) != 1:
+        raise Invalid(f"it has {len(values) or 'no'} {key} trailer{'s' if len(values) > 1 else ''}")
+    return values[0]
+
+
+def _change(value: str) -> Change:
+    verb, _, reference = value.partition(" ")
+    type, _, rest = reference.partition("/")
+    id, _, version = rest.partition("/_history/")
+    version_id = parse_version_id(version)
+    if verb not in get_args(Verb) or not is_resource_type(type) or not is_id(id) or version_id is None:
+        raise Invalid(f"FHIR-Version `{value[:MAX_VALUE]}` can't be read")
+    return Change(cast(Verb, verb), ResourceId(type, id), version_id)
+
+
+def safe_request_id(text: str | None) -> str | None:
+    """The request id if it may stand in a trailer, else None."""
+    return text if text and _REQUEST_ID.fullmatch(text) else None
+
+
+def safe_words(text: str | None) -> str:
+    """The author's words without control characters, and without blank lines at the ends or twice in a row."""
+    lines = [_CONTROL.sub(" ", line).rstrip() for line in (text or "").replace("\r\n", "\n").split("\n")]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n ")
+
+
+def safe_author(author: Author) -> Author:
+    """The author as git can store it: one line, no angle brackets, none of the characters that git strips."""
+    return Author(
+        _safe_name(author.name) or "unknown", _safe_name(author.email).replace(" ", "") or "unknown"
+    )
+
+
+def _safe_name(text: str) -> str:
+    return re.sub(r"[<>\n]", "", _CONTROL.sub("", text))[:MAX_VALUE].strip(_CRUD)

@@ -1,0 +1,176 @@
+"""One pack for a group of commits, made in memory. https://git-scm.com/docs/gitformat-pack
+
+A pack of our own takes one fsync where loose objects take one each, and successive states of a tree or file within
+the group are deltas of one another: 3 to 5 times fewer bytes at 8 commits a group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from dataclasses import dataclass
+from itertools import accumulate
+
+COMMIT, TREE, BLOB = 1, 2, 3
+_OFS_DELTA = 6
+_NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
+_LEVEL = 1
+_MAX_DEPTH = 48
+_HEADER = 12
+_COPY = 0x10000
+
+
+def object_id(kind: int, data: bytes) -> bytes:
+    """The 20 bytes of SHA-1 that git calls this object by."""
+    header = b"%b %d\x00" % (_NAMES[kind], len(data))
+    return hashlib.sha1(header + data, usedforsecurity=False).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    id: bytes
+    offset: int
+    crc: int
+    depth: int
+    data: bytes
+    """The object itself, kept as base for deltas while the pack is built."""
+
+
+class Pack:
+    """Objects on their way to disk. Objects that are in other packs are added all the same: those may vanish."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+        self._by_id: dict[bytes, _Entry] = {}
+        self._chunks: list[bytes] = []
+        self.size = _HEADER
+        """Bytes so far."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, kind: int, data: bytes, base: bytes | None = None) -> bytes:
+        """Add an object, as a delta of `base` (an object id) where that is in this pack. Returns its id."""
+        id = object_id(kind, data)
+        if id in self._by_id:
+            return id
+        depth = 0
+        header = _entry_header(kind, len(data))
+        body = data
+        parent = self._by_id.get(base) if base is not None else None
+        if parent is not None and parent.depth < _MAX_DEPTH:
+            difference = delta(parent.data, data)
+            if len(difference) < len(data) // 2:
+                body = difference
+                header = _entry_header(_OFS_DELTA, len(body)) + _distance(self.size - parent.offset)
+                depth = parent.depth + 1
+        chunk = header + zlib.compress(body, _LEVEL)
+        entry = _Entry(id, self.size, zlib.crc32(chunk), depth, data)
+        self._entries.append(entry)
+        self._by_id[id] = entry
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        return id
+
+    def truncate(self, length: int) -> None:
+        """Forget all objects but the first `length`: a unit of work failed."""
+        for entry in self._entries[length:]:
+            del self._by_id[entry.id]
+            self.size = min(self.size, entry.offset)
+        del self._entries[length:]
+        del self._chunks[length:]
+
+    def files(self) -> tuple[str, bytes, bytes]:
+        """The name (40 hex digits) and the bytes of the `.pack` and of its `.idx` (version 2)."""
+        body = b"".join([b"PACK", struct.pack(">LL", 2, len(self._entries)), *self._chunks])
+        checksum = hashlib.sha1(body, usedforsecurity=False).digest()
+        entries = sorted(self._entries, key=lambda entry: entry.id)
+        counts = [0] * 256
+        for entry in entries:
+            counts[entry.id[0]] += 1
+        large = [entry.offset for entry in entries if entry.offset >= 2**31]
+        places = iter(range(len(large)))
+        index = b"".join(
+            [
+                b"\xfftOc\x00\x00\x00\x02",
+                struct.pack(">256L", *accumulate(counts)),
+                *(entry.id for entry in entries),
+                struct.pack(f">{len(entries)}L", *(entry.crc for entry in entries)),
+                struct.pack(
+                    f">{len(entries)}L",
+                    *(e.offset if e.offset < 2**31 else 2**31 | next(places) for e in entries),
+                ),
+                struct.pack(f">{len(large)}Q", *large),
+                checksum,
+            ]
+        )
+        return checksum.hex(), body + checksum, index + hashlib.sha1(index, usedforsecurity=False).digest()
+
+
+def delta(base: bytes, target: bytes) -> bytes:
+    """Git's delta of target against base: their common start and end are copied, what lies between is inserted."""
+    start = _common(base, target)
+    limit = min(len(base), len(target)) - start
+    end = _common(base[len(base) - limit :][::-1], target[len(target) - limit :][::-1]) if limit else 0
+    parts = [_varint(len(base)), _varint(len(target))]
+    parts += _copies(0, start)
+    middle = target[start : len(target) - end]
+    for at in range(0, len(middle), 127):
+        piece = middle[at : at + 127]
+        parts += [bytes([len(piece)]), piece]
+    parts += _copies(len(base) - end, end)
+    return b"".join(parts)
+
+
+def _common(first: bytes, second: bytes) -> int:
+    """How many bytes the two have in common at their start, by halving: each step is one memcmp."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _copies(offset: int, size: int) -> list[bytes]:
+    copies = []
+    while size > 0:
+        length = min(size, _COPY)
+        command, numbers = 0x80, b""
+        for bit in range(4):
+            if byte := offset >> 8 * bit & 0xFF:
+                command |= 1 << bit
+                numbers += bytes([byte])
+        for bit in range(2):
+            if byte := (length % _COPY) >> 8 * bit & 0xFF:  # a size of 0x10000 is written as none
+                command |= 0x10 << bit
+                numbers += bytes([byte])
+        copies.append(bytes([command]) + numbers)
+        offset, size = offset + length, size - length
+    return copies
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def _entry_header(kind: int, size: int) -> bytes:
+    first = kind << 4 | size & 0xF
+    size >>= 4
+    return bytes([first | 0x80]) + _varint(size) if size else bytes([first])
+
+
+def _distance(number: int) -> bytes:
+    digits = [number & 0x7F]
+    while number := number >> 7:
+        number -= 1
+        digits.append(0x80 | number & 0x7F)
+    return bytes(reversed(digits))

@@ -1,0 +1,259 @@
+"""A repository that holds a record: finding it, making it, reading its objects and settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pygit2
+from pygit2.enums import RepositoryOpenFlag
+
+from gitstore.errors import Invalid, NotFound, RepositoryDamaged, RepositoryRefused
+from gitstore.git import layout
+from gitstore.git.commits import CommitObject, parse_commit
+from gitstore.settings import Settings
+
+_REOPEN_AFTER_PACKS = 64
+_CACHE_BYTES = 64 * 1024**2
+
+
+def discover(path: str | os.PathLike[str]) -> str:
+    """The git directory of the repository at or above `path`. Raises RepositoryRefused where there is none."""
+    try:
+        found = pygit2.discover_repository(os.fspath(path))
+    except (KeyError, pygit2.GitError) as error:
+        raise RepositoryRefused(f"No git repository at or above {os.fspath(path)}: {error}") from error
+    if found is None:
+        raise RepositoryRefused(f"No git repository at or above {os.fspath(path)}.")
+    return os.path.realpath(found)
+
+
+def create(path: str | os.PathLike[str]) -> str:
+    """Make a bare repository for a record, without any commit yet; returns its git directory.
+
+    Raises RepositoryRefused where the folder exists and is not empty.
+    """
+    folder = Path(path)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise RepositoryRefused(f"{folder} is not empty.")
+        # --template= leaves out hooks and examples of the machine's git.
+        run_git(
+            ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", os.fspath(folder.absolute())]
+        )
+        git_dir = os.path.realpath(folder)
+        run_git(["-C", git_dir, "symbolic-ref", "HEAD", layout.REFERENCE])
+        for name, value in {
+            "gc.auto": "0",
+            "maintenance.auto": "false",
+            "receive.denyNonFastForwards": "true",
+            "receive.denyDeletes": "true",
+            "core.logAllRefUpdates": "false",
+        }.items():
+            run_git(["-C", git_dir, "config", name, value])
+        (folder / layout.LOCAL).mkdir()
+    except OSError as error:
+        raise RepositoryRefused(f"Can't make a repository at {folder}: {error.strerror}.") from error
+    return git_dir
+
+
+def run_git(arguments: Sequence[str]) -> str:
+    """What the git command prints. Raises RepositoryRefused with its first line where it fails."""
+    try:
+        result = subprocess.run(
+            ["git", *arguments], check=False, capture_output=True, env=git_environment(), text=True
+        )
+    except FileNotFoundError as error:
+        raise RepositoryRefused("The git command is not installed.") from error
+    if result.returncode:
+        raise RepositoryRefused((result.stderr.strip().splitlines() or ["git failed"])[0])
+    return result.stdout
+
+
+def git_environment() -> dict[str, str]:
+    """The environment for git children: whichever repository the caller's variables name is not meant."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_EXEC_PATH"):
+        if name in os.environ:
+            kept[name] = os.environ[name]
+    return kept | {"LC_ALL": "C"}
+
+
+def read_settings(path: str | os.PathLike[str]) -> Settings:
+    """The fhir.* settings of the repository at `path`, from git's configuration at every level.
+
+    Raises Invalid where one can't be understood.
+    """
+    config = pygit2.Repository(discover(path)).config
+    found: dict[str, Any] = {}
+    for field in fields(Settings):
+        first, *rest = field.name.split("_")
+        variable = f"fhir.{first}{''.join(word.title() for word in rest)}"
+        values = [value or "" for value in config.get_multivar(variable)]
+        if values:
+            found[field.name] = _setting(variable, values, getattr(Settings(), field.name))
+    return replace(Settings(), **found)
+
+
+_CHOICES = {"fhir.durability": ("full", "off"), "fhir.unchangedUpdate": ("version", "skip")}
+_UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def _setting(variable: str, values: list[str], default: object) -> object:
+    value = values[-1].strip()
+    if variable in _CHOICES and value not in _CHOICES[variable]:
+        raise Invalid(f"{variable} is `{value}`; expected one of {', '.join(_CHOICES[variable])}.")
+    if isinstance(default, tuple):
+        return tuple(values)
+    if isinstance(default, int | float):
+        number, unit = (
+            (value[:-1], _UNITS[value[-1:].lower()]) if value[-1:].lower() in _UNITS else (value, 1)
+        )
+        try:
+            parsed = type(default)(number) * unit
+        except ValueError as error:
+            raise Invalid(f"{variable} is `{value}`; expected a number.") from error
+        if not 0 < parsed < 2**62:
+            raise Invalid(f"{variable} is `{value}`; expected a number above 0.")
+        return parsed
+    return value
+
+
+class Repository:
+    """Reads objects of a record. Any thread may call.
+
+    libgit2 keeps each pack that it has opened, so that a long-lived process runs out of descriptors: the
+    repository is opened anew when 64 packs have come or any has gone.
+    """
+
+    def __init__(self, git_dir: str) -> None:
+        """Raises RepositoryRefused where git_dir is no repository that libgit2 can read."""
+        self.git_dir = git_dir
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[str, bytes] = OrderedDict()
+        self._cached = 0
+        self._open()
+        if self._git.references.get(layout.REFERENCE) is None:
+            raise RepositoryRefused(f"{git_dir} holds no git-fhir record: it has no branch {layout.BRANCH}.")
+
+    def _open(self) -> None:
+        try:
+            self._git = pygit2.Repository(self.git_dir, RepositoryOpenFlag.NO_SEARCH)
+        except (KeyError, pygit2.GitError) as error:
+            raise RepositoryRefused(f"{self.git_dir} can't be opened: {error}") from error
+        self._changed, self._packs = self._pack_folder()
+
+    @property
+    def is_bare(self) -> bool:
+        return self._git.is_bare
+
+    def check_format(self) -> None:
+        """Raises RepositoryRefused, in one line, where the record is not of a format this version knows."""
+        try:
+            entry = self._git.revparse_single(f"{layout.REFERENCE}:{layout.FORMAT_FILE}")
+            data: object = msgspec.json.decode(entry.read_raw())
+        except (KeyError, msgspec.DecodeError) as error:
+            raise RepositoryRefused(
+                f"{self.git_dir} holds no git-fhir record: {layout.FORMAT_FILE} can't be read."
+            ) from error
+        form = data.get("format") if isinstance(data, dict) else None
+        fhir_version = data.get("fhirVersion") if isinstance(data, dict) else None
+        if form != layout.FORMAT or fhir_version != layout.FHIR_VERSION:
+            raise RepositoryRefused(
+                f"{self.git_dir} is a record of format {form!r} for FHIR {fhir_version!r}; this git-fhir knows "
+                f"format {layout.FORMAT} for FHIR {layout.FHIR_VERSION}."
+            )
+
+    def object(self, id: str) -> bytes:
+        """The bytes of any object. Raises RepositoryDamaged where it is missing or broken."""
+        try:
+            return self._read(id)
+        except (KeyError, ValueError, pygit2.GitError):
+            # Packs may have been consolidated under the open handle: a fresh one sees what there is.
+            with self._lock:
+                self._open()
+        try:
+            return self._read(id)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise RepositoryDamaged(
+                f"The object {id} is missing or broken in {self.git_dir}: {error}"
+            ) from error
+
+    def _read(self, id: str) -> bytes:
+        data: bytes = self._git.odb.read(pygit2.Oid(hex=id))[1]
+        return data
+
+    def blob(self, id: str) -> bytes:
+        """The bytes of a blob, from memory where it was used before: a blob never changes."""
+        with self._lock:
+            data = self._cache.get(id)
+            if data is not None:
+                self._cache.move_to_end(id)
+                return data
+        self._look_for_packs()
+        data = self.object(id)
+        self.remember(id, data)
+        return data
+
+    def remember(self, id: str, data: bytes) -> None:
+        """Keep a blob's bytes in memory, up to a bound on all that is kept."""
+        if len(data) > _CACHE_BYTES // 16:
+            return
+        with self._lock:
+            if id in self._cache:
+                return
+            self._cache[id] = data
+            self._cached += len(data)
+            while self._cached > _CACHE_BYTES:
+                self._cached -= len(self._cache.popitem(last=False)[1])
+
+    def commit(self, id: str) -> CommitObject:
+        """A commit object by its id. Raises RepositoryDamaged."""
+        return parse_commit(self.object(id))
+
+    def resolve(self, revision: str) -> str:
+        """The commit that a git revision names. Raises NotFound."""
+        try:
+            return str(self._git.revparse_single(revision).peel(pygit2.Commit).id)
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise NotFound(f"`{revision}` names no commit.") from error
+
+    def contains(self, ancestor: str, commit: str) -> bool:
+        """Whether `ancestor` is `commit` or among what it builds on."""
+        if ancestor == commit:
+            return True
+        try:
+            return self._git.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+        except (KeyError, ValueError, pygit2.GitError):
+            return False
+
+    def _look_for_packs(self) -> None:
+        if os.stat(self._objects_pack).st_mtime_ns == self._changed:
+            return
+        with self._lock:
+            changed, packs = self._pack_folder()
+            if self._packs - packs or len(packs - self._packs) >= _REOPEN_AFTER_PACKS:
+                self._open()
+            else:
+                self._changed = changed
+
+    @property
+    def _objects_pack(self) -> str:
+        return os.path.join(self.git_dir, "objects", "pack")
+
+    def _pack_folder(self) -> tuple[int, frozenset[str]]:
+        return (
+            os.stat(self._objects_pack).st_mtime_ns,
+            frozenset(name for name in os.listdir(self._objects_pack) if name.endswith(".pack")),
+        )
+
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""

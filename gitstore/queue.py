@@ -1,0 +1,110 @@
+"""Units of work waiting to be written, and the one thread of this process that writes them in groups.
+
+Group commit: whatever arrives while a group is on its way to disk makes up the next one, so that many commits share
+one durable write. A unit that the writer has taken always gets its outcome; only one that still waits may time out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from gitstore.errors import Locked, Unavailable
+from gitstore.interactions import Outcome
+from gitstore.transaction import Prepared
+
+MAX_UNITS = 128
+MAX_BYTES = 32 * 1024**2
+"""Of one group; a larger unit goes alone."""
+
+
+class Pending:
+    """A unit on its way: at the end it has outcomes, or the error that it failed with."""
+
+    __slots__ = ("_done", "error", "outcomes", "prepared", "taken")
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.outcomes: list[Outcome] = []
+        self.error: BaseException | None = None
+        self.taken = False
+        # A lock is the cheapest thing that a thread can wait for with a time limit.
+        self._done = threading.Lock()
+        self._done.acquire()
+
+    def finish(self) -> None:
+        """Wake up the caller; at most once."""
+        self._done.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it was finished within the time."""
+        return self._done.acquire(timeout=seconds)
+
+
+class WriteQueue:
+    """First come, first served. The thread starts with the first unit."""
+
+    def __init__(self, lead: Callable[[Callable[[], list[Pending]]], None], timeout: float) -> None:
+        """`lead(take)` writes one group: it takes the lock, then calls `take()`, and finishes what it was given."""
+        self._lead = lead
+        self._timeout = timeout
+        self._waiting: deque[Pending] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._groups = 0
+
+    def submit(self, pending: Sequence[Pending]) -> None:
+        """Put units in the queue, next to one another."""
+        with self._changed:
+            if self._closed:
+                raise Unavailable("The store is closed.")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="git-fhir writer", daemon=True)
+                self._thread.start()
+            self._waiting.extend(pending)
+            self._changed.notify()
+
+    def wait(self, pending: Pending) -> None:
+        """Until the unit is finished. Raises Locked where nothing at all was written for the time-out, and withdraws it."""
+        groups = self._groups
+        while not pending.wait(self._timeout):
+            with self._changed:
+                if not pending.taken and groups == self._groups:
+                    self._waiting.remove(pending)
+                    raise Locked(
+                        f"The record is locked by another process for more than {self._timeout:g} s."
+                    )
+                groups = self._groups
+
+    def close(self) -> None:
+        """Write what waits, then stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+            self._lead(self._take)
+
+    def _take(self) -> list[Pending]:
+        group: list[Pending] = []
+        size = 0
+        with self._changed:
+            while self._waiting and len(group) < MAX_UNITS:
+                size += self._waiting[0].prepared.size
+                if group and size > MAX_BYTES:
+                    break
+                group.append(self._waiting.popleft())
+                group[-1].taken = True
+            self._groups += 1
+        return group

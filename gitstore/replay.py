@@ -1,0 +1,92 @@
+"""From git to the index: reading commits as the versions that they made. Rebuild, catch-up and verify all read so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gitstore.errors import ForeignCommit, Invalid, RepositoryDamaged
+from gitstore.git import layout
+from gitstore.git.history import Step, chain, walk
+from gitstore.git.message import Message, parse_message
+from gitstore.git.repository import Repository
+from gitstore.search import index
+from gitstore.version import Commit
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many commits are done and how many there are."""
+
+_EVERY = 1000
+
+
+def replay(
+    repository: Repository,
+    connection: index.Connection,
+    tip: Commit | None,
+    ids: Iterable[str],
+    progress: OnProgress | None = None,
+) -> Commit | None:
+    """Apply the commits `ids`, which follow `tip`, to the index; returns the last one.
+
+    Raises ForeignCommit at the first that isn't one of ours; those before it are applied.
+    """
+    ids = list(ids)
+    for step in walk(repository, ids, tip.id if tip else None):
+        commit, message = read_step(step, tip)
+        blobs = [step.files[layout.path(change.resource_id)] for change in message.changes]
+        try:
+            index.apply(connection, commit, message.changes, blobs)
+        except RepositoryDamaged as error:
+            raise _foreign(step.id, str(error)) from error
+        tip = commit
+        if progress is not None and tip.sequence % _EVERY == 0:
+            progress(tip.sequence, len(ids))
+    return tip
+
+
+def missing(repository: Repository, tip: Commit | None, main: str) -> list[str]:
+    """The commits between the index's tip and main, oldest first.
+
+    Raises ForeignCommit where main does not build on the tip.
+    """
+    if tip is not None and not repository.contains(tip.id, main):
+        raise ForeignCommit(
+            f"{layout.BRANCH} was moved to {main}, which no longer holds {tip.id}: reads go on from there, and nothing"
+            f" is written. Move {layout.BRANCH} back, or accept it with `git fhir reindex`.",
+            main,
+        )
+    return chain(repository, main, tip.id if tip else None)
+
+
+def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
+    """A commit of the chain, which follows `before`, as one of ours. Raises ForeignCommit, saying what it isn't."""
+    try:
+        message = parse_message(step.commit.message)
+    except Invalid as error:
+        raise _foreign(step.id, str(error)) from error
+    if list(step.commit.parents) != ([before.id] if before else []):
+        raise _foreign(step.id, f"it has the parents {', '.join(step.commit.parents) or 'none'}")
+    if before is not None and message.last_updated <= before.last_updated:
+        raise _foreign(step.id, "its FHIR-Last-Updated is not later than that of the commit before it")
+    expected: dict[str, bool] = dict.fromkeys(layout.FIRST_FILES, False) if before is None else {}
+    expected |= {layout.path(change.resource_id): change.verb == "DELETE" for change in message.changes}
+    found = {path: blob is None for path, blob in step.files.items()}
+    if expected != found or step.odd_modes:
+        odd = sorted(set(expected.items()) ^ set(found.items())) or [("a link or executable", False)]
+        raise _foreign(step.id, f"its trailers and its tree differ at {odd[0][0]}")
+    commit = Commit(
+        step.id,
+        before.sequence + 1 if before else 1,
+        message.last_updated,
+        message.interaction,
+        step.commit.author,
+        message.request_id,
+    )
+    return commit, message
+
+
+def _foreign(id: str, reason: str) -> ForeignCommit:
+    return ForeignCommit(
+        f"Commit {id} on {layout.BRANCH} was not made by git-fhir ({reason}). Reads go on from the commit before it;"
+        " nothing is written until it is gone.",
+        id,
+    )

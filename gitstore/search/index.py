@@ -1,0 +1,328 @@
+"""The search index as a whole: where its file lies, its connections, and the one function that writes it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeAlias, TypeVar
+
+from gitstore.errors import Locked, RepositoryDamaged, StorageFailed, StorageFull, Unavailable
+from gitstore.fhir.definitions import RESOURCE_TYPES
+from gitstore.version import Author, Change, Commit, Verb, Version
+
+SCHEMA = 1
+"""Of schema.sql; an index of another schema is made anew."""
+TYPE_NUMBERS = {name: number for number, name in enumerate(RESOURCE_TYPES)}
+VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
+
+Connection: TypeAlias = sqlite3.Connection
+"""To be handed on; only this room calls it."""
+
+_NAME = "index.sqlite"
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def storage_errors(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Let SQLite's errors leave the function as errors of the store."""
+
+    @wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return function(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    return called
+
+
+def _unavailable(error: sqlite3.Error) -> Unavailable:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(f"No room for the search index: {error}.")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Locked(f"The search index is busy: {error}.")
+    return StorageFailed(f"The search index failed: {error}. `git fhir reindex` makes it anew.")
+
+
+class Index:
+    """The index of one repository, in a folder of its own choice.
+
+    `index.sqlite` is a link to the file of the newest generation. A rebuild writes another file and moves the link;
+    every connection looks at the link before it is used.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._link = os.path.join(folder, _NAME)
+        self._local = threading.local()
+        self._writing: _Connection | None = None
+
+    def exists(self) -> bool:
+        """Whether there is an index of this schema."""
+        try:
+            connection = _connect(os.path.join(self._folder, os.readlink(self._link)))
+        except (OSError, sqlite3.Error):
+            return False
+        try:
+            found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error:
+            return False
+        finally:
+            connection.close()
+        return found == SCHEMA
+
+    def reader(self) -> sqlite3.Connection:
+        """This thread's connection for reading."""
+        return self._current(getattr(self._local, "connection", None), self._keep_reader)
+
+    def _keep_reader(self, connection: _Connection) -> None:
+        connection.execute("PRAGMA query_only = 1")
+        self._local.connection = connection
+
+    def writer(self) -> sqlite3.Connection:
+        """The connection for writing; only one thread at a time may use it, under the writer's lock."""
+        return self._current(self._writing, self._keep_writer)
+
+    def _keep_writer(self, connection: _Connection) -> None:
+        self._writing = connection
+
+    @storage_errors
+    def _current(self, connection: _Connection | None, keep: Callable[[_Connection], None]) -> _Connection:
+        try:
+            generation = os.readlink(self._link)
+        except OSError as error:
+            raise StorageFailed(
+                f"There is no search index: {error}. `git fhir reindex` makes one."
+            ) from error
+        if connection is not None:
+            if connection.generation == generation:
+                return connection
+            connection.close()
+        opened = _connect(os.path.join(self._folder, generation))
+        opened.generation = generation
+        keep(opened)
+        return opened
+
+    def close(self) -> None:
+        """Close this thread's connections; those of other threads go with their threads."""
+        for connection in (self._writing, getattr(self._local, "connection", None)):
+            if connection is not None:
+                connection.close()
+        self._writing = None
+        self._local = threading.local()
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[Generation]:
+        """A new, empty index to fill. It is thrown away unless it takes over before the block ends."""
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            old = [name for name in os.listdir(self._folder) if name.startswith("index-")]
+        except OSError as error:
+            raise StorageFailed(f"There is no place for a search index: {error}.") from error
+        numbers = [
+            int(part) for name in old if (part := name.removeprefix("index-").partition(".")[0]).isdigit()
+        ]
+        generation = Generation(self._folder, f"index-{max(numbers, default=0) + 1}.sqlite", old)
+        try:
+            yield generation
+        finally:
+            generation.close()
+
+
+class Generation:
+    """An index that is being made beside the one in use."""
+
+    @storage_errors
+    def __init__(self, folder: str, name: str, old: list[str]) -> None:
+        self._folder = folder
+        self._name = name
+        self._old = old
+        self._in_use = False
+        self.connection = _connect(os.path.join(folder, name), create=True)
+        self.connection.executescript(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
+        self.connection.execute(f"PRAGMA user_version = {SCHEMA}")
+        self.connection.execute("BEGIN")
+
+    @storage_errors
+    def take_over(self) -> None:
+        """Become the index that every connection uses from its next transaction on; under the writer's lock."""
+        self.connection.execute("COMMIT")
+        link = os.path.join(self._folder, f"{_NAME}.{os.getpid()}")
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(link)
+            os.symlink(self._name, link)
+            os.rename(link, os.path.join(self._folder, _NAME))
+        except OSError as error:
+            raise StorageFailed(f"The new search index can't take its place: {error}.") from error
+        self._in_use = True
+        for name in self._old:
+            # Connections that are still open keep what they read.
+            _remove(os.path.join(self._folder, name))
+
+    def close(self) -> None:
+        self.connection.close()
+        if not self._in_use:
+            _remove(os.path.join(self._folder, self._name))
+
+
+class _Connection(sqlite3.Connection):
+    generation = ""
+
+
+def _connect(path: str, *, create: bool = False) -> _Connection:
+    mode = "rwc" if create else "rw"
+    connection = sqlite3.connect(
+        f"{Path(path).as_uri()}?mode={mode}",
+        uri=True,
+        timeout=10,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_Connection,
+    )
+    # NORMAL loses at most the newest transactions in a power cut, and git has those: the index catches up.
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "temp_store = MEMORY",
+        "mmap_size = 268435456",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _remove(path: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+@storage_errors
+def apply(
+    connection: sqlite3.Connection, commit: Commit, changes: Sequence[Change], blobs: Sequence[str | None]
+) -> list[Version]:
+    """Note one commit and what it changed, `blobs` being the new files' ids. Nothing else writes the index.
+
+    Raises RepositoryDamaged where a version is not the next one of its resource.
+    """
+    execute = connection.execute
+    before = execute("SELECT versions FROM commits WHERE sequence = ?", (commit.sequence - 1,)).fetchone()
+    execute(
+        "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            commit.sequence,
+            bytes.fromhex(commit.id),
+            commit.last_updated,
+            commit.interaction,
+            _author_key(connection, commit.author),
+            commit.request_id,
+            (before[0] if before else 0) + len(changes),
+        ),
+    )
+    made = []
+    for position, (change, blob) in enumerate(zip(changes, blobs, strict=True)):
+        type = TYPE_NUMBERS[change.resource_id.type]
+        key, created = _advance(connection, type, change, deleted=blob is None, commit=commit.id)
+        last = execute(
+            "SELECT ordinal FROM versions WHERE type = ? ORDER BY sequence DESC, position DESC LIMIT 1",
+            (type,),
+        ).fetchone()
+        execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                change.version_id,
+                commit.sequence,
+                position,
+                type,
+                (last[0] if last else 0) + 1,
+                VERBS.index(change.verb),
+                created,
+                bytes.fromhex(blob) if blob else None,
+            ),
+        )
+        made.append(
+            Version(change.resource_id, change.version_id, change.verb, created, blob, commit, position)
+        )
+    return made
+
+
+def _advance(
+    connection: sqlite3.Connection, type: int, change: Change, *, deleted: bool, commit: str
+) -> tuple[int, bool]:
+    """Move a resource to its next version: its key, and whether it was not there before."""
+    row = connection.execute(
+        "SELECT key, version, deleted FROM resources WHERE type = ? AND id = ?", (type, change.resource_id.id)
+    ).fetchone()
+    key, version, was_deleted = row or (None, 0, 1)
+    if change.version_id != version + 1:
+        raise RepositoryDamaged(
+            f"Commit {commit} makes version {change.version_id} of {change.resource_id}, whose last one is {version}.",
+            commit,
+        )
+    if key is None:
+        cursor = connection.execute(
+            "INSERT INTO resources (type, id, version, deleted) VALUES (?, ?, ?, ?)",
+            (type, change.resource_id.id, change.version_id, deleted),
+        )
+        key = cursor.lastrowid
+        assert key is not None
+    else:
+        connection.execute(
+            "UPDATE resources SET version = ?, deleted = ? WHERE key = ?", (change.version_id, deleted, key)
+        )
+    return key, bool(was_deleted) and not deleted
+
+
+def _author_key(connection: sqlite3.Connection, author: Author) -> int:
+    found = connection.execute(
+        "SELECT key FROM authors WHERE name = ? AND email = ?", (author.name, author.email)
+    ).fetchone()
+    if found:
+        return int(found[0])
+    inserted = connection.execute(
+        "INSERT INTO authors (name, email) VALUES (?, ?)", (author.name, author.email)
+    ).lastrowid
+    assert inserted is not None
+    return inserted
+
+
+# Transactions of the writing connection. Their COMMIT waits for git: see gitstore.store.
+
+
+@storage_errors
+def begin(connection: sqlite3.Connection) -> None:
+    """Start writing."""
+    connection.execute("BEGIN IMMEDIATE")
+
+
+@storage_errors
+def commit(connection: sqlite3.Connection) -> None:
+    """Make what was written visible to every connection."""
+    connection.execute("COMMIT")
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    """Forget what was written."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def savepoint(connection: sqlite3.Connection) -> Iterator[None]:
+    """Leave the block well and its rows stay; leave it badly and they are gone."""
+    execute = storage_errors(connection.execute)
+    execute("SAVEPOINT unit")
+    try:
+        yield
+    except BaseException:
+        execute("ROLLBACK TO unit")
+        execute("RELEASE unit")
+        raise
+    execute("RELEASE unit")

@@ -1,0 +1,297 @@
+"""Reading the index: versions, histories and commits, as of any commit of the record.
+
+Every function takes a connection and `upto`, the sequence of the last commit to be seen: rows are only ever added, so
+what it answers for one `upto` never changes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gitstore.errors import Invalid, Issue
+from gitstore.fhir.definitions import RESOURCE_TYPES
+from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.search.index import TYPE_NUMBERS, VERBS, storage_errors
+from gitstore.version import Author, Commit, Version
+
+_COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id"
+_SELECT_COMMIT = f"SELECT {_COMMIT} FROM commits c JOIN authors a ON a.key = c.author"
+_SELECT = f"""
+SELECT r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, {_COMMIT}
+FROM versions v JOIN resources r ON r.key = v.resource
+JOIN commits c ON c.sequence = v.sequence JOIN authors a ON a.key = c.author"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A boundary between two versions of a history: the page before it (`newer`) or after it is asked for.
+
+    For one resource `first` is a version id and `second` 0; else they are the sequence and the position.
+    """
+
+    first: int
+    second: int
+    newer: bool
+
+    def __str__(self) -> str:
+        return f"{'n' if self.newer else 'o'}{self.first}.{self.second}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Undoes str(). Raises Invalid."""
+        first, _, second = text[1:].partition(".")
+        if text[:1] not in ("n", "o") or not _is_number(first) or not _is_number(second):
+            raise Invalid(Issue("error", "value", f"`{text[:80]}` is no page of this server."))
+        return cls(int(first), int(second), text[0] == "n")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Which versions of a history are meant, by sequence, both ends included.
+
+    With `current` those that were current at some time in it: also what was in force when it began.
+    """
+
+    first: int
+    last: int
+    current: bool = False
+
+
+# Commits
+
+
+@storage_errors
+def tip(connection: sqlite3.Connection) -> Commit | None:
+    """The last commit that the index holds."""
+    row = connection.execute(f"{_SELECT_COMMIT} ORDER BY c.sequence DESC LIMIT 1").fetchone()
+    return _commit(row) if row else None
+
+
+@storage_errors
+def commit_at(connection: sqlite3.Connection, sequence: int) -> Commit | None:
+    """The commit of this sequence."""
+    row = connection.execute(f"{_SELECT_COMMIT} WHERE c.sequence = ?", (sequence,)).fetchone()
+    return _commit(row) if row else None
+
+
+@storage_errors
+def commit_of_time(connection: sqlite3.Connection, last_updated: int) -> Commit | None:
+    """The one commit of this instant."""
+    row = connection.execute(f"{_SELECT_COMMIT} WHERE c.last_updated = ?", (last_updated,)).fetchone()
+    return _commit(row) if row else None
+
+
+@storage_errors
+def commit_of_import(connection: sqlite3.Connection, request_id: str, upto: int) -> Commit | None:
+    """The first commit of a request id that begins with `import-`."""
+    row = connection.execute(
+        f"{_SELECT_COMMIT} WHERE c.request_id = ? AND c.request_id GLOB 'import-*' AND c.sequence <= ?"
+        " ORDER BY c.sequence LIMIT 1",
+        (request_id, upto),
+    ).fetchone()
+    return _commit(row) if row else None
+
+
+@storage_errors
+def sequence_before(connection: sqlite3.Connection, instant: int) -> int:
+    """The sequence of the last commit before an instant; 0 where there is none."""
+    row = connection.execute(
+        "SELECT sequence FROM commits WHERE last_updated < ? ORDER BY last_updated DESC LIMIT 1", (instant,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+# Versions
+
+
+@storage_errors
+def newest(connection: sqlite3.Connection, resource_id: ResourceId, upto: int) -> Version | None:
+    """The newest version of a resource, which may be a deletion."""
+    row = connection.execute(
+        f"{_SELECT} WHERE r.type = ? AND r.id = ? AND v.version = r.version",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id),
+    ).fetchone()
+    if row is None or row[7] <= upto:
+        return _version(row) if row else None
+    number = _last_version(connection, resource_id, upto)
+    return version(connection, resource_id, VersionId(number), upto) if number else None
+
+
+@storage_errors
+def version(
+    connection: sqlite3.Connection, resource_id: ResourceId, version_id: VersionId, upto: int
+) -> Version | None:
+    """One version of a resource, which may be a deletion."""
+    row = connection.execute(
+        f"{_SELECT} WHERE r.type = ? AND r.id = ? AND v.version = ? AND v.sequence <= ?",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id, version_id, upto),
+    ).fetchone()
+    return _version(row) if row else None
+
+
+@storage_errors
+def changes(connection: sqlite3.Connection, sequence: int) -> list[Version]:
+    """What one commit changed, in its order."""
+    rows = connection.execute(f"{_SELECT} WHERE v.sequence = ? ORDER BY v.position", (sequence,))
+    return [_version(row) for row in rows]
+
+
+@storage_errors
+def current(connection: sqlite3.Connection, type: str | None, upto: int) -> Iterator[Version]:
+    """Every resource that is there and not deleted, by type and id."""
+    where = "" if type is None else "AND r.type = :type"
+    rows = connection.execute(
+        f"""{_SELECT} WHERE v.blob IS NOT NULL {where} AND v.version = CASE
+          WHEN (SELECT n.sequence FROM versions n WHERE n.resource = r.key AND n.version = r.version) <= :upto
+          THEN r.version
+          ELSE (SELECT max(o.version) FROM versions o WHERE o.resource = r.key AND o.sequence <= :upto) END
+        ORDER BY r.type, r.id""",
+        {"type": TYPE_NUMBERS.get(type or ""), "upto": upto},
+    )
+    return map(_version, rows)
+
+
+@storage_errors
+def counts(connection: sqlite3.Connection, upto: int) -> dict[str, int]:
+    """How many resources of each type are there and not deleted."""
+    rows = connection.execute(
+        """SELECT type, sum(blob IS NOT NULL) FROM
+             (SELECT type, blob, max(version) FROM versions WHERE sequence <= ? GROUP BY resource)
+           GROUP BY type ORDER BY type""",
+        (upto,),
+    )
+    return {RESOURCE_TYPES[type]: count for type, count in rows if count}
+
+
+# Histories
+
+
+@storage_errors
+def instance_history(
+    connection: sqlite3.Connection, resource_id: ResourceId, period: Period, cursor: Cursor | None, count: int
+) -> tuple[list[Version], int]:
+    """A page of one resource's history, newest first, and how many versions there are in all."""
+    last = _last_version(connection, resource_id, period.last)
+    first = _last_version(connection, resource_id, period.first - 1) + (0 if period.current else 1)
+    first = max(first, 1)
+    low, high, order = first, last, "DESC"
+    if cursor is not None and cursor.newer:
+        low, order = max(low, cursor.first + 1), "ASC"
+    elif cursor is not None:
+        high = min(high, cursor.first - 1)
+    rows = connection.execute(
+        f"{_SELECT} WHERE r.type = ? AND r.id = ? AND v.version BETWEEN ? AND ? ORDER BY v.version {order} LIMIT ?",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id, low, high, count),
+    )
+    # Counters have no gaps, so the number of versions needs no counting.
+    return _newest_first(rows, order), max(0, last - first + 1)
+
+
+@storage_errors
+def history(
+    connection: sqlite3.Connection, type: str | None, period: Period, cursor: Cursor | None, count: int
+) -> tuple[list[Version], int]:
+    """A page of a type's history or of everything, newest first, and how many versions there are in all."""
+    conditions, order = ["v.sequence <= :last"], "DESC"
+    if period.current:
+        # In force when the period began: the next version, if any, came later than that.
+        conditions.append(
+            "(v.sequence >= :first OR NOT EXISTS (SELECT 1 FROM versions n WHERE n.resource = v.resource"
+            " AND n.version = v.version + 1 AND n.sequence < :first))"
+        )
+    else:
+        conditions.append("v.sequence >= :first")
+    values: dict[str, object] = {"first": period.first, "last": period.last, "count": count}
+    if type is not None:
+        conditions.append("v.type = :type")
+        values["type"] = TYPE_NUMBERS.get(type)
+    selected = " AND ".join(conditions)
+    total = _total(connection, type, period) if not period.current else None
+    if total is None:
+        total = connection.execute(f"SELECT count(*) FROM versions v WHERE {selected}", values).fetchone()[0]
+    if cursor is not None:
+        selected += f" AND (v.sequence, v.position) {'>' if cursor.newer else '<'} (:sequence, :position)"
+        values |= {"sequence": cursor.first, "position": cursor.second}
+        order = "ASC" if cursor.newer else "DESC"
+    rows = connection.execute(
+        f"{_SELECT} WHERE {selected} ORDER BY v.sequence {order}, v.position {order} LIMIT :count", values
+    )
+    return _newest_first(rows, order), total
+
+
+def _newest_first(rows: sqlite3.Cursor, order: str) -> list[Version]:
+    found = [_version(row) for row in rows]
+    return found if order == "DESC" else found[::-1]
+
+
+def _total(connection: sqlite3.Connection, type: str | None, period: Period) -> int:
+    """How many versions a period made, from the running counts at its two ends."""
+    if period.last < period.first:
+        return 0
+    if type is None:
+        query = "SELECT versions FROM commits WHERE sequence <= :upto ORDER BY sequence DESC LIMIT 1"
+    else:
+        query = (
+            "SELECT ordinal FROM versions WHERE type = :type AND sequence <= :upto"
+            " ORDER BY sequence DESC, position DESC LIMIT 1"
+        )
+    number = TYPE_NUMBERS.get(type or "")
+    last, before = (
+        (connection.execute(query, {"upto": sequence, "type": number}).fetchone() or (0,))[0]
+        for sequence in (period.last, period.first - 1)
+    )
+    return int(last - before)
+
+
+def _last_version(connection: sqlite3.Connection, resource_id: ResourceId, upto: int) -> int:
+    """The number of the last version up to a commit, 0 where there is none: found by halving, as numbers have no gaps."""
+    row = connection.execute(
+        "SELECT key, version FROM resources WHERE type = ? AND id = ?",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id),
+    ).fetchone()
+    if row is None:
+        return 0
+    key, high = row
+    low, probe = 0, high
+    while low < high:
+        (sequence,) = connection.execute(
+            "SELECT sequence FROM versions WHERE resource = ? AND version = ?", (key, probe)
+        ).fetchone()
+        if sequence <= upto:
+            low = probe
+        else:
+            high = probe - 1
+        probe = (low + high + 1) // 2
+    return int(low)
+
+
+def _version(row: tuple[Any, ...]) -> Version:
+    type, id, number, verb, created, blob, position, *commit = row
+    return Version(
+        ResourceId(RESOURCE_TYPES[type], id),
+        number,
+        VERBS[verb],
+        bool(created),
+        blob.hex() if blob is not None else None,
+        _commit(commit),
+        position,
+    )
+
+
+def _commit(row: list[Any] | tuple[Any, ...]) -> Commit:
+    sequence, id, last_updated, interaction, name, email, request_id = row
+    return Commit(
+        id.hex(),
+        sequence,
+        last_updated,
+        interaction,
+        Author(name, email),
+        request_id,
+    )

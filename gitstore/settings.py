@@ -1,0 +1,25 @@
+"""The settings of a repository: `git config fhir.…`, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field for each `fhir.camelCase` variable of git's configuration; docs/operations.md has the table.
+
+    Sizes are in bytes, times in seconds. `durability` "off" skips every fsync: for throw-away test data.
+    """
+
+    durability: Literal["full", "off"] = "full"
+    unchanged_update: Literal["version", "skip"] = "version"
+    max_body: int = 16 * MIB
+    max_bundle: int = 128 * MIB
+    max_entries: int = 20_000
+    lock_timeout: float = 10.0
+    host_name: tuple[str, ...] = ()
+    base_url: str | None = None

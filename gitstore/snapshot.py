@@ -1,0 +1,135 @@
+"""The record at one commit: everything that one request reads comes from one Snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gitstore.errors import Gone, NotFound
+from gitstore.fhir.dates import format_instant
+from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.git.repository import Repository
+from gitstore.search import versions
+from gitstore.search.index import Connection
+from gitstore.search.versions import Cursor, Period
+from gitstore.version import Commit, Version
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Versions of a history, newest first; `total` counts all pages. The cursors lead to the pages beside it."""
+
+    versions: list[Version]
+    total: int
+    older: Cursor | None
+    newer: Cursor | None
+
+
+class Snapshot:
+    """The record as `commit` left it. A value: what it answers does not change while others write."""
+
+    def __init__(self, commit: Commit, connect: Callable[[], Connection], repository: Repository) -> None:
+        self.commit = commit
+        self._connect = connect
+        self._repository = repository
+
+    def read(self, resource_id: ResourceId) -> Version:
+        """The current version. Raises NotFound, or Gone where the resource is deleted."""
+        found = versions.newest(self._connect(), resource_id, self.commit.sequence)
+        if found is None:
+            raise NotFound(f"`{resource_id}` is not known.")
+        if found.deleted:
+            raise Gone(f"`{resource_id}` was deleted.", found.version_id, found.last_updated)
+        return found
+
+    def version(self, resource_id: ResourceId, version_id: VersionId) -> Version:
+        """One version, which may be a deletion. Raises NotFound."""
+        found = versions.version(self._connect(), resource_id, version_id, self.commit.sequence)
+        if found is None:
+            raise NotFound(f"`{resource_id}` has no version {version_id}.")
+        return found
+
+    def vread(self, resource_id: ResourceId, version_id: VersionId) -> Version:
+        """One version with content. Raises NotFound, or Gone where that version is a deletion."""
+        found = self.version(resource_id, version_id)
+        if found.deleted:
+            raise Gone(
+                f"`{found}` is the deletion of `{resource_id}`, on {format_instant(found.last_updated)}.",
+                found.version_id,
+                found.last_updated,
+            )
+        return found
+
+    def history(
+        self,
+        scope: ResourceId | str | None = None,
+        *,
+        since: int | None = None,
+        at: tuple[int, int] | None = None,
+        cursor: Cursor | None = None,
+        count: int = 50,
+    ) -> HistoryPage:
+        """A page of the history of an instance, a type, or of everything. https://hl7.org/fhir/R4/http.html#history
+
+        `since` is an inclusive instant; `at` a half-open interval of instants: what was current at some time in it.
+        Raises NotFound for an instance that never existed.
+        """
+        connection = self._connect()
+        period = self._period(connection, since, at)
+        # One more than asked for shows whether there is another page.
+        if isinstance(scope, ResourceId):
+            if versions.newest(connection, scope, self.commit.sequence) is None:
+                raise NotFound(f"`{scope}` is not known.")
+            found, total = versions.instance_history(connection, scope, period, cursor, count + 1)
+        else:
+            found, total = versions.history(connection, scope, period, cursor, count + 1)
+        more = len(found) > count
+        backward = cursor is not None and cursor.newer
+        page = (found[1:] if backward else found[:-1]) if more else found
+        older = newer = None
+        if page:
+            is_instance = isinstance(scope, ResourceId)
+            if more or backward:
+                older = _cursor(page[-1], is_instance, newer=False)
+            if (more and backward) or (cursor is not None and not cursor.newer):
+                newer = _cursor(page[0], is_instance, newer=True)
+        return HistoryPage(page, total, older, newer)
+
+    def _period(self, connection: Connection, since: int | None, at: tuple[int, int] | None) -> Period:
+        first, last = 1, self.commit.sequence
+        if since is not None:
+            first = versions.sequence_before(connection, since) + 1
+        if at is None:
+            return Period(first, last)
+        start, end = at
+        # A version of the very first instant replaces the one before it: that one is not current in the period.
+        first = max(first, versions.sequence_before(connection, start + 1) + 1)
+        return Period(first, min(last, versions.sequence_before(connection, end)), current=True)
+
+    def resources(self, type: str | None = None) -> Iterator[Version]:
+        """Every resource that is there and not deleted, by type and id."""
+        return versions.current(self._connect(), type, self.commit.sequence)
+
+    def counts(self) -> dict[str, int]:
+        """How many resources there are and not deleted, by type; types without any are left out."""
+        return versions.counts(self._connect(), self.commit.sequence)
+
+    def changes(self, commit: Commit) -> list[Version]:
+        """What a commit changed, in the order of its trailers."""
+        return versions.changes(self._connect(), commit.sequence)
+
+    def commit_of_request(self, request_id: str) -> Commit | None:
+        """The first commit of an import's request id, which begins with `import-`; other ids are not indexed."""
+        return versions.commit_of_import(self._connect(), request_id, self.commit.sequence)
+
+    def body(self, version: Version) -> bytes:
+        """The resource as it is stored: UTF-8 JSON, two-space indent, final newline. Not for a deletion."""
+        if version.blob is None:
+            raise Gone(f"`{version}` is a deletion.", version.version_id, version.last_updated)
+        return self._repository.blob(version.blob)
+
+
+def _cursor(version: Version, is_instance: bool, *, newer: bool) -> Cursor:
+    if is_instance:
+        return Cursor(version.version_id, 0, newer)
+    return Cursor(version.commit.sequence, version.position, newer)

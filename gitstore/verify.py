@@ -1,0 +1,169 @@
+"""Checking a record against itself: trailers, tree, files and index must tell one story."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gitstore.errors import ForeignCommit, RepositoryDamaged, StoreError
+from gitstore.fhir import json
+from gitstore.fhir.dates import SECOND
+from gitstore.fhir.ids import ResourceId
+from gitstore.fhir.stored import template
+from gitstore.git import layout
+from gitstore.git.history import Step, walk
+from gitstore.git.message import Message, format_message
+from gitstore.git.repository import Repository
+from gitstore.git.trees import Trees
+from gitstore.git.writer import read_main
+from gitstore.replay import OnProgress, missing, read_step
+from gitstore.search import index, versions
+from gitstore.version import Change, Commit
+
+_EVERY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One contradiction. `kind` is one word for programs, `where` a commit, a version or a path."""
+
+    kind: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.where}: {self.text}"
+
+
+@dataclass(slots=True)
+class _State:
+    """What the record holds so far, by replay."""
+
+    last: dict[ResourceId, tuple[int, bool]] = field(default_factory=dict)
+    """The newest version of each resource, and whether it is a deletion."""
+    files: dict[str, str] = field(default_factory=dict)
+    commit: Commit | None = None
+
+
+def verify(
+    repository: Repository, connection: index.Connection, progress: OnProgress | None = None
+) -> Iterator[Finding]:
+    """Everything that contradicts itself, commit by commit, then the tree of main, then what the index has too much.
+
+    A foreign commit ends the walk: what follows it is not part of the record.
+    """
+    main = read_main(repository.git_dir)
+    if main is None:
+        yield Finding("branch", layout.REFERENCE, "there is no such branch")
+        return
+    state = _State()
+    ids = missing(repository, None, main)
+    try:
+        for step in walk(repository, ids):
+            yield from _commit(repository, connection, state, step)
+            if progress is not None and state.commit and state.commit.sequence % _EVERY == 0:
+                progress(state.commit.sequence, len(ids))
+    except ForeignCommit as error:
+        yield Finding("foreign", error.commit, str(error))
+    except RepositoryDamaged as error:
+        yield Finding("damaged", state.commit.id if state.commit else main, str(error))
+    else:
+        yield from _tree(repository, state, main)
+    tip = versions.tip(connection)
+    if tip is not None and (state.commit is None or tip.sequence > state.commit.sequence):
+        yield Finding("index", tip.id, "the index holds a commit that the record does not")
+
+
+def _commit(
+    repository: Repository, connection: index.Connection, state: _State, step: Step
+) -> Iterator[Finding]:
+    commit, message = read_step(step, state.commit)
+    state.commit = commit
+    yield from _message(step, message)
+    if commit.sequence == 1:
+        state.files.update({path: blob for path, blob in step.files.items() if blob is not None})
+    for change in message.changes:
+        path = layout.path(change.resource_id)
+        blob = step.files[path]
+        yield from _counter(state, change, blob)
+        if blob is None:
+            state.files.pop(path, None)
+        else:
+            state.files[path] = blob
+            yield from _file(repository, change, message.last_updated, blob)
+    yield from _index(connection, commit, message.changes, step)
+
+
+def _message(step: Step, message: Message) -> Iterator[Finding]:
+    for trailer in message.unknown:
+        yield Finding("trailer", step.id, f"`{trailer}` is unknown to this version of git-fhir")
+    if not message.unknown and format_message(message) != step.commit.message:
+        yield Finding("message", step.id, "the message is not as git-fhir writes it")
+    if step.commit.seconds != message.last_updated // SECOND:
+        yield Finding("date", step.id, "the commit's time is not that of its FHIR-Last-Updated")
+
+
+def _counter(state: _State, change: Change, blob: str | None) -> Iterator[Finding]:
+    version, deleted = state.last.get(change.resource_id, (0, True))
+    if change.version_id != version + 1:
+        yield Finding(
+            "counter", str(change), f"the version before it is {version}, so {version + 1} was expected"
+        )
+    if (change.verb == "POST" and version) or (change.verb == "DELETE" and deleted):
+        yield Finding("verb", str(change), f"{change.verb} does not fit what was there before")
+    state.last[change.resource_id] = (change.version_id, blob is None)
+
+
+def _file(repository: Repository, change: Change, last_updated: int, blob: str) -> Iterator[Finding]:
+    where = str(change)
+    try:
+        body = repository.object(blob)
+        resource = json.loads(body)
+        expected = template(change.resource_id, resource).fill(change.version_id, last_updated)
+    except (StoreError, AttributeError) as error:
+        yield Finding("file", where, f"the file can't be read: {error}")
+        return
+    if body == expected:
+        return
+    meta = resource.get("meta")
+    found = (
+        resource.get("resourceType"),
+        resource.get("id"),
+        meta.get("versionId") if isinstance(meta, dict) else None,
+    )
+    if found != (change.resource_id.type, change.resource_id.id, str(change.version_id)):
+        yield Finding("meta", where, "the file says {}/{} version {}".format(*found))
+    else:
+        yield Finding(
+            "file", where, "the file is not in the stored form, or its lastUpdated is not the commit's"
+        )
+
+
+def _index(
+    connection: index.Connection, commit: Commit, changes: Sequence[Change], step: Step
+) -> Iterator[Finding]:
+    indexed = versions.commit_at(connection, commit.sequence)
+    if indexed != commit:
+        yield Finding("index", commit.id, f"the index has {indexed or 'nothing'} in its place")
+        return
+    found = [
+        (v.verb, v.resource_id, v.version_id, v.blob) for v in versions.changes(connection, commit.sequence)
+    ]
+    expected = [
+        (c.verb, c.resource_id, c.version_id, step.files[layout.path(c.resource_id)]) for c in changes
+    ]
+    if found != expected:
+        yield Finding("index", commit.id, "the index has other versions for it")
+
+
+def _tree(repository: Repository, state: _State, main: str) -> Iterator[Finding]:
+    trees = Trees(lambda id: repository.object(id.hex()))
+    found = dict(trees.blobs(bytes.fromhex(repository.commit(main).tree)))
+    for path in sorted(found.keys() ^ state.files.keys()):
+        what = "no commit put it there" if path in found else "it is missing"
+        yield Finding("tree", path, f"in the tree of {layout.BRANCH}, {what}")
+    for path in sorted(found.keys() & state.files.keys()):
+        if found[path] != state.files[path]:
+            yield Finding(
+                "tree", path, f"in the tree of {layout.BRANCH}, it is not what the last commit put there"
+            )

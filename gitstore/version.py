@@ -1,0 +1,78 @@
+"""The nouns of the record: Author, Commit, Version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gitstore.fhir.ids import ResourceId, VersionId
+
+Verb = Literal["POST", "PUT", "DELETE"]
+"""What history reports as request.method. https://hl7.org/fhir/R4/http.html#history"""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who is responsible for a unit of work: the author of its commit."""
+
+    name: str
+    email: str
+
+
+ANONYMOUS = Author("anonymous", "anonymous@fhir.invalid")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One unit of work, as the record holds it.
+
+    `sequence` is its place in the first-parent chain of main, 1 for the first commit; `last_updated` is
+    in microseconds since 1970 UTC and increases with it.
+    """
+
+    id: str
+    sequence: int
+    last_updated: int
+    interaction: str
+    author: Author
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit says of one resource: this version of it was made by this verb. A FHIR-Version trailer."""
+
+    verb: Verb
+    resource_id: ResourceId
+    version_id: VersionId
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource_id}/_history/{self.version_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a resource: the result of vread, an entry of history. A deletion has no blob.
+
+    `created` says that there was no current resource before it: a first version, or a revival.
+    `position` is its place among the versions of its commit, from 0.
+    """
+
+    resource_id: ResourceId
+    version_id: VersionId
+    verb: Verb
+    created: bool
+    blob: str | None
+    commit: Commit
+    position: int
+
+    @property
+    def deleted(self) -> bool:
+        return self.blob is None
+
+    @property
+    def last_updated(self) -> int:
+        return self.commit.last_updated
+
+    def __str__(self) -> str:
+        return f"{self.resource_id}/_history/{self.version_id}"

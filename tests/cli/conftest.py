@@ -1,0 +1,127 @@
+"""A repository to try commands on, and the commands, away from the developer's git configuration."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import main
+from gitstore import Author, Create, Delete, Settings, Store, Unit, Update, init
+from gitstore.fhir.ids import ResourceId
+
+ADA = Author("Ada Lovelace", "ada@example.org")
+GRACE = Author("Grace Hopper", "grace@example.org")
+PATIENT = ResourceId("Patient", "example")
+START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
+MINUTE = 60_000_000
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration but ours, and an author that git can tell."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name in ("PAGER", "LESS", "NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_AUTHOR_NAME", GRACE.name)
+    monkeypatch.setenv("GIT_AUTHOR_EMAIL", GRACE.email)
+
+
+def patient(id: str | None = "example", **elements: Any) -> dict[str, Any]:
+    """A Patient, with an id unless that is None."""
+    return {"resourceType": "Patient"} | ({"id": id} if id else {}) | elements
+
+
+def open_store(repository: Path) -> Store:
+    """The store with a clock that advances by a minute at each commit, and numbered ids."""
+    minutes, numbers = itertools.count(1), itertools.count(1)
+    return Store.open(
+        repository,
+        Settings(durability="off"),
+        clock=lambda: START + next(minutes) * MINUTE,
+        new_id=lambda: f"new-{next(numbers)}",
+    )
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """An empty repository that doesn't wait for the disk."""
+    path = tmp_path / "clinic.git"
+    init(path, clock=lambda: START)
+    git(path, "config", "fhir.durability", "off")
+    return path
+
+
+@pytest.fixture
+def clinic(repository: Path) -> Path:
+    """The repository with a story: see `tell_story`."""
+    with open_store(repository) as store:
+        tell_story(store)
+    return repository
+
+
+def tell_story(store: Store) -> None:
+    """Patient/example is created, renamed, deleted and revived; a transaction makes an Observation and a Patient."""
+    store.commit([Update(PATIENT, patient(name=[{"family": "Lovelace"}]))], ADA, message="Admission.")
+    store.commit(
+        [Update(PATIENT, patient(name=[{"text": "Countess"}, {"family": "King"}], birthDate="1815-12-10"))],
+        GRACE,
+        request_id="rename-1",
+        message="Married.\n\nThe second paragraph.",
+    )
+    store.commit([Delete(PATIENT)], ADA)
+    store.commit([Update(PATIENT, patient(gender="female"))], ADA)
+    observation = json.loads('{"resourceType": "Observation", "subject": {"reference": "urn:uuid:1"}}')
+    [result] = store.commit_each(
+        [
+            Unit(
+                [Create(observation), Create(patient(None), full_url="urn:uuid:1")],
+                GRACE,
+                interaction="transaction",
+            )
+        ]
+    )
+    assert isinstance(result, list)
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """What plain git says about the repository."""
+    command = ["git", "-C", str(repository), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+GitFhir = Callable[..., Result]
+
+
+@pytest.fixture
+def git_fhir(repository: Path) -> Iterator[GitFhir]:
+    """`git_fhir("log", "-n", "1")`: run a command on the repository within this process."""
+
+    def run(*arguments: str | Path, input: str | bytes | None = None, **environment: str) -> Result:
+        command = ["-C", str(repository), *map(str, arguments)]
+        return CliRunner().invoke(main, command, input=input, env=environment, prog_name="git-fhir")
+
+    yield run
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line of git-fhir as a process of its own."""
+    return [sys.executable, "-P", "-m", "cli", *map(str, arguments)]
+
+
+def ndjson(result: Result) -> list[Any]:
+    """The lines that a command with --json printed."""
+    return [json.loads(line) for line in result.stdout.splitlines()]

@@ -1,0 +1,66 @@
+"""Fixtures that every room uses: a record away from the developer's machine, a clock and ids that are given."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gitstore import Author, Store, init
+
+START = 1_767_268_800_000_000
+"""2026-01-01T12:00:00Z, when every test begins."""
+
+
+class Clock:
+    """Time that passes only when it is told to: `tick` microseconds at each look."""
+
+    def __init__(self, now: int = START, tick: int = 1_000_000) -> None:
+        self.now = now
+        self.tick = tick
+
+    def __call__(self) -> int:
+        self.now += self.tick
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def _away_from_the_developers_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def new_id() -> Callable[[], str]:
+    """Ids `id-1`, `id-2`, …"""
+    counter = itertools.count(1)
+    return lambda: f"id-{next(counter)}"
+
+
+@pytest.fixture
+def record(tmp_path: Path, clock: Clock) -> str:
+    """The git directory of an empty record."""
+    return init(tmp_path / "record.git", clock=clock)
+
+
+@pytest.fixture
+def store(record: str, clock: Clock, new_id: Callable[[], str]) -> Iterator[Store]:
+    with Store.open(record, clock=clock, new_id=new_id) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ada() -> Author:
+    return Author("Ada Lovelace", "ada@clinic.example")

@@ -1,0 +1,1 @@
+"""What makes committed data of this repository from its sources."""

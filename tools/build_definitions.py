@@ -2,17 +2,17 @@
 
     python -m tools.build_definitions [hl7.fhir.r4.examples-4.0.1.tgz]
 
-Without an argument the package comes from the folder FHIR_PACKAGES_CACHE (by default ~/.cache/git-fhir/packages),
-where `npm pack` puts it if it isn't there yet.
+Without an argument the package comes from the folder FHIR_PACKAGES_CACHE (by default
+~/.cache/git-fhir/packages), where `npm pack` puts it if it isn't there yet.
 
-The data is compressed text with one section on each line, a JSON object with one property. Types are sorted by
-name, elements stand in the order of FHIR:
+The data is compressed text with one section on each line, a JSON object with one property. Types are sorted
+by name, elements stand in the order of FHIR:
 
     types      name -> kind (resource or complex-type), base, abstract (only where true)
     elements   type or path of a backbone element -> name (`value[x]` for a choice) -> types, min, max
 
-A type with a dot, such as Patient.contact, is the path of the backbone element that has the children, be it the
-element itself or the one that its contentReference names.
+A type with a dot, such as Patient.contact, is the path of the backbone element that has the children, be it
+the element itself or the one that its contentReference names.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class PackageMissingError(Exception):
 
 
 def package(name: str, version: str) -> Path:
-    """The .tgz of an npm package, from FHIR_PACKAGES_CACHE or ~/.cache/git-fhir/packages, downloaded if need be.
+    """The .tgz of an npm package, from the folder of packages, downloaded into it if need be.
 
     Raises PackageMissingError where it isn't there and can't be downloaded.
     """
@@ -118,7 +118,7 @@ def files(tgz: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def instances(tgz: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each of the 726 example resources in the package of examples, without the definitions."""
+    """Name and bytes of each of the 726 examples in the package, without the definitions around them."""
     for name, content in files(tgz):
         if (
             name.partition("-")[0] not in _DEFINITIONS
@@ -182,7 +182,7 @@ def _elements(structure: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _code(type: dict[str, Any]) -> str:
-    """The name of a FHIR type; ids and Extension.url have a type of FHIRPath and the FHIR type as an extension."""
+    """The name of a FHIR type; where a type of FHIRPath stands, an extension has that of FHIR."""
     for extension in type.get("extension", ()):
         if extension["url"] == _FHIR_TYPE:
             return str(extension["valueUrl"])

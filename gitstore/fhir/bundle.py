@@ -25,8 +25,8 @@ class Request:
     """One entry: what a request of its own would be. https://hl7.org/fhir/R4/http.html#transaction
 
     `entry` is its number from 0. `path` holds the segments of the URL below the base, percent-decoded
-    (`("Patient", "1", "_history", "2")`), `query` what follows the `?`, as it was written. The conditions are what
-    the headers of the same names would say.
+    (`("Patient", "1", "_history", "2")`), `query` what follows the `?`, as it was written. The conditions are
+    what the headers of the same names would say.
     """
 
     entry: int
@@ -54,11 +54,11 @@ def requests(
 ) -> list[Request] | list[Request | Invalid]:
     """The entries of a Bundle in their order; what Bundle.type says is the caller's to judge.
 
-    `bases` are the absolute URLs under which this server may be named in request.url. Raises Invalid for the first
-    malformed entry, with `entry` set and an expression within the Bundle; for a batch (`each`) the Invalid stands in
-    its place instead. An entry is malformed without request, method or url, with an unknown method, a url under none
-    of the bases, PUT, POST or PATCH without resource, a Bundle within the Bundle, or a fullUrl that is relative,
-    version-specific, or given before with the same meta.versionId.
+    `bases` are the absolute URLs under which this server may be named in request.url. Raises Invalid for the
+    first malformed entry, with `entry` set and an expression within the Bundle; for a batch (`each`) the
+    Invalid stands in its place instead. An entry is malformed without request, method or url, with an unknown
+    method, a url under none of the bases, PUT, POST or PATCH without resource, a Bundle within the Bundle, or
+    a fullUrl that is relative, version-specific, or given before with the same meta.versionId.
     """
     entries = bundle.get("entry", [])
     if not isinstance(entries, list):
@@ -77,8 +77,8 @@ def requests(
 def resolver(full_urls: Mapping[str, str], own_full_url: str | None = None) -> Callable[[str], str | None]:
     """What a link in an entry of a Bundle stands for, for `references.rewrite`.
 
-    `full_urls` maps the fullUrl of each entry to the reference that it has here (`Patient/1`). A relative reference is
-    one to the server that the entry's own fullUrl is from, where that is a RESTful URL; so in
+    `full_urls` maps the fullUrl of each entry to the reference that it has here (`Patient/1`). A relative
+    reference is one to the server that the entry's own fullUrl is from, where that is a RESTful URL; so in
     `http://example.org/fhir/Observation/7`, `Patient/1` is `http://example.org/fhir/Patient/1`.
     Version-specific references stand for themselves. https://hl7.org/fhir/R4/bundle.html#references
     """
@@ -94,7 +94,7 @@ def resolver(full_urls: Mapping[str, str], own_full_url: str | None = None) -> C
 
 
 def _restful_base(full_url: str | None) -> str | None:
-    """`http://example.org/fhir/` of `http://example.org/fhir/Patient/1`; None for urn:uuid:... and the like."""
+    """`http://example.org/fhir/` of `http://example.org/fhir/Patient/1`; None where it isn't RESTful."""
     if full_url is None or not full_url.lower().startswith(("http://", "https://")):
         return None
     base, *reference = full_url.rsplit("/", 2)
@@ -210,7 +210,7 @@ def _full_url(entry: dict[str, Any], place: str) -> str | None:
     if full_url is None:
         return None
     if not _SCHEME.match(full_url) or _BAD_CHARACTER.search(full_url) or "#" in full_url:
-        text = f"`{_short(full_url)}` is no fullUrl: expected urn:uuid:..., urn:oid:... or an absolute URL without #."
+        text = f"`{_short(full_url)}` is no fullUrl: expected urn:uuid:... or an absolute URL without #."
         raise Invalid(Issue("error", "value", text, f"{place}.fullUrl"))
     if "/_history/" in full_url:
         text = f"The fullUrl `{_short(full_url)}` names a version; expected the URL of the resource (bdl-8)."

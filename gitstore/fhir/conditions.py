@@ -32,8 +32,8 @@ def format_etag(version_id: int) -> str:
 def version_tags(header: str) -> frozenset[str]:
     """The version ids that a header or Bundle.entry.request.ifMatch names; `*` alone for "any that exists".
 
-    Raises Invalid (code value) for what is neither. A quoted `"*"` is refused too: in HTTP it would be an entity
-    tag that matches nothing, and it must not be taken for the `*` that matches everything.
+    Raises Invalid (code value) for what is neither. A quoted `"*"` is refused too: in HTTP it would be an
+    entity tag that matches nothing, and it must not be taken for the `*` that matches everything.
     """
     if header.strip(" \t") == "*":
         return _ANY

@@ -1,7 +1,7 @@
 """The structure of FHIR R4: which types there are, and which elements each of them has.
 
-The data beside this file is made from HL7's own definitions by tools/build_definitions.py, which also describes
-its form. https://hl7.org/fhir/R4/structuredefinition.html
+The data beside this file is made from HL7's own definitions by tools/build_definitions.py, which also
+describes its form. https://hl7.org/fhir/R4/structuredefinition.html
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _DATA = Path(__file__).with_name("definitions.jsonl.xz")
 class Element:
     """One property that the JSON of a type may have, such as `valueQuantity` of an Observation.
 
-    `type` is the one FHIR type that the property has, or for a backbone element the path under which `elements`
-    knows its children (`Patient.contact`). `choice` is the name before [x] of a choice of types (`value`), and then
-    `min` and `max` are those of the choice as a whole. `max` is None for `*`, and otherwise how many there may be;
-    the JSON is an array where it is not 1.
+    `type` is the one FHIR type that the property has, or for a backbone element the path under which
+    `elements` knows its children (`Patient.contact`). `choice` is the name before [x] of a choice of types
+    (`value`), and then `min` and `max` are those of the choice as a whole. `max` is None for `*`, and
+    otherwise how many there may be; the JSON is an array where it is not 1.
     """
 
     name: str
@@ -47,12 +47,12 @@ def is_primitive(type: str) -> bool:
 
 @functools.cache
 def elements(type_path: str) -> Mapping[str, Element]:
-    """The elements of a resource type, data type or backbone element by JSON property name, in the order of FHIR.
+    """The elements of a resource type, data type or backbone element by JSON property name, in order.
 
-    Choices are expanded (`valueQuantity`, `valueString`, ...). `resourceType` and the `_name` siblings of primitive
-    elements are not among them; the latter have the type Element. An element of type Resource (contained,
-    Bundle.entry.resource, Parameters.parameter.resource) has the type that its own resourceType names.
-    Raises KeyError for primitive and unknown types.
+    Choices are expanded (`valueQuantity`, `valueString`, ...). `resourceType` and the `_name` siblings of
+    primitive elements are not among them; the latter have the type Element. An element of type Resource
+    (contained, Bundle.entry.resource, Parameters.parameter.resource) has the type that its own resourceType
+    names. Raises KeyError for primitive and unknown types.
     """
     expanded: dict[str, Element] = {}
     for name, description in _section("elements")[type_path].items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -88,10 +88,10 @@ def dumps_pretty(value: Any) -> bytes:
 def loads(data: bytes) -> Any:
     """The value of JSON that someone sent. Fractions become `Number`, whole numbers int (`-0` a Number).
 
-    Raises Invalid (code structure) for syntax that isn't JSON and for UTF-8 that isn't, both with line and column
-    as diagnostics; and, with the place as FHIRPath expression, for duplicate keys, lone surrogates, control
-    characters other than tab, CR and LF, nesting beyond MAX_DEPTH and numbers beyond MAX_NUMBER or MAX_EXPONENT.
-    A leading byte order mark is tolerated.
+    Raises Invalid (code structure) for syntax that isn't JSON and for UTF-8 that isn't, both with line and
+    column as diagnostics; and, with the place as FHIRPath expression, for duplicate keys, lone surrogates,
+    control characters other than tab, CR and LF, nesting beyond MAX_DEPTH and numbers beyond MAX_NUMBER or
+    MAX_EXPONENT. A leading byte order mark is tolerated.
     """
     data = data.removeprefix(_BYTE_ORDER_MARK)
     try:
@@ -132,7 +132,7 @@ def _is_deep(data: bytes, value: Any) -> bool:
     if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
         return False
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for parent in level
@@ -145,7 +145,7 @@ def _is_deep(data: bytes, value: Any) -> bool:
 
 
 def _is_suspect(compact: bytes) -> bool:
-    """Whether there may be a control character, or a whole number of too many digits, in our own compact print."""
+    """Whether our compact print may hold a control character or a whole number of too many digits."""
     if _ESCAPED_CONTROL.search(compact):
         return True
     # Every eighth byte will do: a run of 65 digits shows there as 8 of them or more.
@@ -157,12 +157,13 @@ def _is_suspect(compact: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Stands in the value where something must be refused; `key` is the property of this object that is at fault."""
+    """Stands in the value for what must be refused: an object because of its property `key`, or a number."""
 
     text: str
     key: str | None = None
 
 
+_MAX_SHOWN = 80
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFUSED_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|[\[\]{},]', re.DOTALL)
@@ -181,8 +182,10 @@ def _loads_strictly(data: bytes) -> Any:
         raise _not_json(problem, error.lineno, error.colno) from error
     except RecursionError as error:
         raise _refused(_fault_of_depth(), _place_of_depth(text)) from error
-    for fault, place in _faults(value, "", 0):
-        raise _refused(fault, place)
+    found = _first_fault(value)
+    if found:
+        fault, steps = found
+        raise _refused(fault, _path(reversed(steps)))
     return value
 
 
@@ -229,7 +232,7 @@ _STRICT_DECODER = json.JSONDecoder(
 
 def _fault_of_number(lexeme: str) -> str | None:
     if len(lexeme) > MAX_NUMBER:
-        return f"The number `{lexeme[:20]}…` has {len(lexeme)} characters; at most {MAX_NUMBER} are accepted."
+        return f"The number `{lexeme[:20]}…` has {len(lexeme)} characters; at most {MAX_NUMBER} may be."
     match = _NUMBER.fullmatch(lexeme)
     if match is None:
         return f"`{lexeme}` is not a number of JSON."
@@ -239,27 +242,33 @@ def _fault_of_number(lexeme: str) -> str | None:
     return None
 
 
-def _faults(value: Any, place: str, depth: int) -> Iterator[tuple[_Fault, str]]:
-    """Each fault with its place, in the order of the document."""
+def _first_fault(value: Any, depth: int = 0) -> tuple[_Fault, list[str | int]] | None:
+    """The first fault of a document, and the steps that lead there, from the last one to the first."""
     if isinstance(value, str):
-        match = _REFUSED_CHARACTER.search(value)
-        if match:
-            yield _Fault(f"The text contains U+{ord(match[0]):04X}, which FHIR's strings exclude"), place
-    elif isinstance(value, _Fault):
-        yield value, place if value.key is None else _below(place, value.key)
-    elif isinstance(value, dict | list):
-        if depth == MAX_DEPTH:
-            yield _fault_of_depth(), place
-            return
-        if isinstance(value, list):
-            for number, item in enumerate(value):
-                yield from _faults(item, f"{place}[{number}]", depth + 1)
-            return
-        for key, item in value.items():
-            match = _REFUSED_CHARACTER.search(key)
-            if match:
-                yield _Fault(f"The name of a property contains U+{ord(match[0]):04X}"), place
-            yield from _faults(item, _below(place, key), depth + 1)
+        return _fault_of_text(value, "text")
+    if isinstance(value, _Fault):
+        return value, [] if value.key is None else [value.key]
+    if not isinstance(value, dict | list):
+        return None
+    if depth == MAX_DEPTH:
+        return _fault_of_depth(), []
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(step, str):
+            found = _fault_of_text(step, "name of a property")
+            if found:
+                return found
+        found = _first_fault(item, depth + 1)
+        if found:
+            found[1].append(step)
+            return found
+    return None
+
+
+def _fault_of_text(text: str, what: str) -> tuple[_Fault, list[str | int]] | None:
+    match = _REFUSED_CHARACTER.search(text)
+    if match is None:
+        return None
+    return _Fault(f"The {what} contains U+{ord(match[0]):04X}, which FHIR's strings exclude"), []
 
 
 def _fault_of_depth() -> _Fault:
@@ -283,19 +292,26 @@ def _place_of_depth(text: str) -> str:
                 place[-1] += 1
         elif place:
             place.pop()
+    return _path("" if step is None else step for step in place)
+
+
+def _path(steps: Iterable[str | int]) -> str:
+    """Names of properties and numbers of items as FHIRPath: `name[0].family`."""
     path = ""
-    for step in place:
-        path = f"{path}[{step}]" if isinstance(step, int) else _below(path, step or "")
+    for step in steps:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        else:
+            path += f".{_quoted(step)}" if path else _quoted(step)
     return path
 
 
-def _below(place: str, key: str) -> str:
-    """The place of a property, as FHIRPath writes it."""
-    if not _IDENTIFIER.fullmatch(key):
-        # No control character or lone surrogate may come into the answer, nor a name without end.
-        shown = _REFUSED_CHARACTER.sub("?", key[:80]).replace("\\", "\\\\").replace("`", "\\`")
-        key = f"`{shown}`"
-    return f"{place}.{key}" if place else key
+def _quoted(name: str) -> str:
+    """The name of a property as FHIRPath writes it, without what can't be shown, and not without end."""
+    if len(name) <= _MAX_SHOWN and _IDENTIFIER.fullmatch(name):
+        return name
+    shown = _REFUSED_CHARACTER.sub("?", name[:_MAX_SHOWN]).replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{shown}`"
 
 
 def _refused(fault: _Fault, place: str) -> Invalid:

@@ -1,4 +1,4 @@
-"""OperationOutcome: the resource that tells a client what went wrong. https://hl7.org/fhir/R4/operationoutcome.html"""
+"""OperationOutcome, which tells a client what went wrong. https://hl7.org/fhir/R4/operationoutcome.html"""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from gitstore.fhir import Resource
 def operation_outcome(issues: Sequence[Issue]) -> Resource:
     """The issues as a resource; there must be at least one, because OperationOutcome.issue is 1..*.
 
-    details.text and diagnostics are both always there, since some clients show only the one and some only the other.
+    details.text and diagnostics are both always there, since some clients show only the one and some only the
+    other.
     """
     if not issues:
         raise ValueError("an OperationOutcome has at least one issue")

@@ -15,13 +15,13 @@ Resolve: TypeAlias = Callable[[str], str | None]
 
 
 def rewrite(resource: Resource, resolve: Resolve) -> Resource:
-    """The resource with each link replaced for which `resolve` returns something; the same object where none is.
+    """The resource with each link replaced for which `resolve` returns something; itself where none is.
 
-    Links are Reference.reference, values of type uri, url, oid and uuid, and <a href> and <img src> in narrative,
-    each as a whole or up to its `#`, of which the fragment is kept. Values of type canonical and id are none, and so
-    are the names that canonicals refer to: a resource's own `url` and Extension.url. Unknown properties stay as they
-    are. The given resource is never changed; the result shares with it what is the same.
-    https://hl7.org/fhir/R4/http.html#trules
+    Links are Reference.reference, values of type uri, url, oid and uuid, and <a href> and <img src> in
+    narrative, each as a whole or up to its `#`, of which the fragment is kept. Values of type canonical and
+    id are none, and so are the names that canonicals refer to: a resource's own `url` and Extension.url.
+    Unknown properties stay as they are. The given resource is never changed; the result shares with it what
+    is the same. https://hl7.org/fhir/R4/http.html#trules
     """
     rewritten: Resource = _rewrite_resource(resource, resolve)
     return rewritten
@@ -30,12 +30,13 @@ def rewrite(resource: Resource, resolve: Resolve) -> Resource:
 def references(resource: Resource) -> Iterator[tuple[str, str]]:
     """Place and text of each Reference.reference: `("subject.reference", "Patient/example")`.
 
-    Places are FHIRPath expressions within the resource, without its type; contained resources are looked into.
+    Places are FHIRPath expressions within the resource, without its type; contained resources are looked
+    into.
     """
     yield from _references_in_resource(resource, "")
 
 
-# Rewriting. Each type has a table from property to the function for its values, so that all else costs a look-up.
+# Rewriting. Each type has a table from property to the function for its values; all else costs a look-up.
 
 _Rewriter: TypeAlias = Callable[[Any, Resolve], Any]
 _LINK_TYPES = frozenset({"uri", "url", "oid", "uuid"})
@@ -182,7 +183,7 @@ _Finder: TypeAlias = Callable[[Any, str], Iterator[tuple[str, str]]]
 
 @functools.cache
 def _steps(type: str) -> dict[str, tuple[str, _Finder]]:
-    """For each property of a type that holds objects: its name in FHIRPath, and what finds the references in it."""
+    """For each property of a type that holds objects: its name in FHIRPath, and what looks into it."""
     steps: dict[str, tuple[str, _Finder]] = {}
     for name, element in definitions.elements(type).items():
         path_name = element.choice or name

@@ -16,6 +16,9 @@ COMMIT, TREE, BLOB = 1, 2, 3
 _OFS_DELTA = 6
 _NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
 _LEVEL = 1
+_SMALL = 100
+_ADLER = struct.Struct(">L").pack
+_COPY_COMMAND = struct.Struct("<BLH").pack
 _MAX_DEPTH = 48
 _HEADER = 12
 _COPY = 0x10000
@@ -50,8 +53,13 @@ class Pack:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, kind: int, data: bytes, base: bytes | None = None) -> bytes:
-        """Add an object, as a delta of `base` (an object id) where that is in this pack. Returns its id."""
+    def add(
+        self, kind: int, data: bytes, base: bytes | None = None, region: tuple[int, int] | None = None
+    ) -> bytes:
+        """Add an object, as a delta of `base` (an object id) where that is in this pack. Returns its id.
+
+        `region` says, where it is known, that the two are of one length and differ between these places only.
+        """
         id = object_id(kind, data)
         if id in self._by_id:
             return id
@@ -60,12 +68,12 @@ class Pack:
         body = data
         parent = self._by_id.get(base) if base is not None else None
         if parent is not None and parent.depth < _MAX_DEPTH:
-            difference = delta(parent.data, data)
+            difference = delta(parent.data, data, region)
             if len(difference) < len(data) // 2:
                 body = difference
                 header = _entry_header(_OFS_DELTA, len(body)) + _distance(self.size - parent.offset)
                 depth = parent.depth + 1
-        chunk = header + zlib.compress(body, _LEVEL)
+        chunk = header + _compress(body)
         entry = _Entry(id, self.size, zlib.crc32(chunk), depth, data)
         self._entries.append(entry)
         self._by_id[id] = entry
@@ -108,19 +116,37 @@ class Pack:
         return checksum.hex(), body + checksum, index + hashlib.sha1(index, usedforsecurity=False).digest()
 
 
-def delta(base: bytes, target: bytes) -> bytes:
+def _compress(data: bytes) -> bytes:
+    """A zlib stream. Setting up zlib takes 10 us, so what it could hardly shrink is stored as it is, which takes 1."""
+    if len(data) > _SMALL:
+        return zlib.compress(data, _LEVEL)
+    return (
+        b"\x78\x01\x01"
+        + struct.pack("<HH", len(data), len(data) ^ 0xFFFF)
+        + data
+        + _ADLER(zlib.adler32(data))
+    )
+
+
+def delta(base: bytes, target: bytes, region: tuple[int, int] | None = None) -> bytes:
     """Git's delta of target against base: their common start and end are copied, what lies between is inserted."""
-    start = _common(base, target)
-    limit = min(len(base), len(target)) - start
-    end = _common(base[len(base) - limit :][::-1], target[len(target) - limit :][::-1]) if limit else 0
-    parts = [_varint(len(base)), _varint(len(target))]
-    parts += _copies(0, start)
+    if region is None:
+        start = _common(base, target)
+        limit = min(len(base), len(target)) - start
+        end = _common(base[len(base) - limit :][::-1], target[len(target) - limit :][::-1]) if limit else 0
+    else:
+        start, end = region[0], len(target) - region[1]
     middle = target[start : len(target) - end]
-    for at in range(0, len(middle), 127):
-        piece = middle[at : at + 127]
-        parts += [bytes([len(piece)]), piece]
-    parts += _copies(len(base) - end, end)
-    return b"".join(parts)
+    pieces = [middle[at : at + 127] for at in range(0, len(middle), 127)]
+    return b"".join(
+        [
+            _varint(len(base)),
+            _varint(len(target)),
+            _copies(0, start),
+            *(bytes([len(piece)]) + piece for piece in pieces),
+            _copies(len(base) - end, end),
+        ]
+    )
 
 
 def _common(first: bytes, second: bytes) -> int:
@@ -135,22 +161,14 @@ def _common(first: bytes, second: bytes) -> int:
     return low
 
 
-def _copies(offset: int, size: int) -> list[bytes]:
+def _copies(offset: int, size: int) -> bytes:
+    """Copy commands. Every byte of offset and size is written, also a zero: a few bytes more, and much less to do."""
     copies = []
     while size > 0:
         length = min(size, _COPY)
-        command, numbers = 0x80, b""
-        for bit in range(4):
-            if byte := offset >> 8 * bit & 0xFF:
-                command |= 1 << bit
-                numbers += bytes([byte])
-        for bit in range(2):
-            if byte := (length % _COPY) >> 8 * bit & 0xFF:  # a size of 0x10000 is written as none
-                command |= 0x10 << bit
-                numbers += bytes([byte])
-        copies.append(bytes([command]) + numbers)
+        copies.append(_COPY_COMMAND(0xBF, offset, length % _COPY))  # a size of 0x10000 is written as 0
         offset, size = offset + length, size - length
-    return copies
+    return b"".join(copies)
 
 
 def _varint(number: int) -> bytes:

@@ -1,36 +1,54 @@
-"""Trees of the record: changing paths in them, object by object, without a work tree or git's index."""
+"""Trees of the record: changing paths in them, object by object, without a work tree or git's index.
+
+Every commit rewrites five trees, so a tree is kept as its bytes with the places of its object ids: an update, which
+changes ids only, splices the new ones in.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.git.pack import TREE, Pack
 
-Tree: TypeAlias = dict[bytes, bytes]
-"""name -> the entry as it stands in the tree object (mode, name, object id), in git's order."""
-
 Changes: TypeAlias = "dict[bytes, bytes | Changes | None]"
 """name -> the blob's id, None for a removal, or the changes in the folder of that name."""
 
-FOLDER, FILE = b"40000", b"100644"
+FOLDER, FILE = b"40000 ", b"100644 "
+_ID = 20
 _MAX_CACHED_ENTRIES = 400_000
 
 
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A tree object. `places` maps each mode and name (`40000 Patient`) to where in `data` its id stands."""
+
+    data: bytes
+    places: dict[bytes, int]
+
+    def id(self, head: bytes) -> bytes | None:
+        """The id of the entry of this mode and name, if there is one."""
+        at = self.places.get(head)
+        return self.data[at : at + _ID] if at is not None else None
+
+
+EMPTY = Tree(b"", {})
+
+
 def parse(data: bytes) -> Tree:
-    """The entries of a tree object. Raises RepositoryDamaged where it isn't one."""
-    tree: Tree = {}
+    """A tree object from its bytes. Raises RepositoryDamaged where they are none."""
+    places: dict[bytes, int] = {}
     at = 0
     while at < len(data):
         end = data.find(b"\x00", at)
-        name = data[data.find(b" ", at) + 1 : end]
-        if end < 0 or end + 21 > len(data):
+        if end < 0 or end + 1 + _ID > len(data) or b" " not in data[at:end]:
             raise RepositoryDamaged("A tree object is cut short.")
-        tree[name] = data[at : end + 21]
-        at = end + 21
-    return tree
+        places[data[at:end]] = end + 1
+        at = end + 1 + _ID
+    return Tree(data, places)
 
 
 def nest(changes: Mapping[str, bytes | None]) -> Changes:
@@ -58,29 +76,29 @@ class Trees:
 
     def edit(self, id: bytes | None, changes: Changes, pack: Pack) -> bytes | None:
         """The id of the tree `id` with the changes made; new trees go into the pack. None stands for no tree."""
-        old = self.get(id) if id is not None else {}
-        tree = dict(old)
+        old = self.get(id) if id is not None else EMPTY
+        edits: dict[bytes, bytes | None] = {}
         for name, change in changes.items():
-            entry = old.get(name)
             if isinstance(change, dict):
-                folder = entry[-20:] if entry is not None and entry.startswith(FOLDER) else None
-                new, mode = self.edit(folder, change, pack), FOLDER
+                edits[FOLDER + name] = self.edit(old.id(FOLDER + name), change, pack)
             else:
-                new, mode = change, FILE
-            if new is None:
-                tree.pop(name, None)
-            else:
-                tree[name] = b"%b %b\x00%b" % (mode, name, new)
-        if not tree:
+                edits[FILE + name] = change
+        splices = {
+            old.places[head]: new for head, new in edits.items() if new is not None and head in old.places
+        }
+        if len(splices) == len(edits):
+            tree = Tree(_splice(old.data, splices), old.places)
+            region = (min(splices), max(splices) + _ID) if splices else (0, 0)
+        else:
+            tree, region = _rebuilt(old, edits), None
+        if not tree.places:
             return None
-        if len(tree) > len(old):
-            tree = dict(sorted(tree.items(), key=_order))
-        new_id = pack.add(TREE, b"".join(tree.values()), base=id)
+        new_id = pack.add(TREE, tree.data, base=id, region=region)
         self._keep(new_id, tree)
         return new_id
 
     def get(self, id: bytes) -> Tree:
-        """The tree of this id; not to be changed. Raises RepositoryDamaged where it can't be read."""
+        """The tree of this id. Raises RepositoryDamaged where it can't be read."""
         tree = self._cache.get(id)
         if tree is None:
             tree = parse(self._read(id))
@@ -91,24 +109,45 @@ class Trees:
 
     def blobs(self, id: bytes, prefix: str = "") -> Iterator[tuple[str, str]]:
         """Every file below a tree, in git's order: path and blob id (hex)."""
-        for name, entry in parse(self._read(id)).items():
+        tree = parse(self._read(id))
+        for head, at in tree.places.items():
+            mode, _, name = head.partition(b" ")
             path = prefix + name.decode(errors="surrogateescape")
-            if entry.startswith(FOLDER):
-                yield from self.blobs(entry[-20:], f"{path}/")
+            if mode + b" " == FOLDER:
+                yield from self.blobs(tree.data[at : at + _ID], f"{path}/")
             else:
-                yield path, entry[-20:].hex()
+                yield path, tree.data[at : at + _ID].hex()
 
     def _keep(self, id: bytes, tree: Tree) -> None:
         if id in self._cache:
             return
         self._cache[id] = tree
-        self._entries += len(tree)
+        self._entries += len(tree.places)
         while self._entries > _MAX_CACHED_ENTRIES and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
-            self._entries -= len(dropped)
+            self._entries -= len(dropped.places)
 
 
-def _order(item: tuple[bytes, bytes]) -> bytes:
-    """Git sorts a folder as if its name ended in a slash."""
-    name, entry = item
-    return name + b"/" if entry.startswith(FOLDER) else name
+def _splice(data: bytes, splices: Mapping[int, bytes]) -> bytes:
+    parts, at = [], 0
+    for place in sorted(splices):
+        parts += [data[at:place], splices[place]]
+        at = place + _ID
+    return b"".join([*parts, data[at:]])
+
+
+def _rebuilt(old: Tree, edits: Mapping[bytes, bytes | None]) -> Tree:
+    entries = {head: old.data[at : at + _ID] for head, at in old.places.items()}
+    for head, new in edits.items():
+        if new is None:
+            entries.pop(head, None)
+        else:
+            entries[head] = new
+    ordered = sorted(entries.items(), key=_order)
+    return parse(b"".join(b"%b\x00%b" % entry for entry in ordered))
+
+
+def _order(entry: tuple[bytes, bytes]) -> bytes:
+    """Git sorts by name, a folder as if its name ended in a slash."""
+    mode, _, name = entry[0].partition(b" ")
+    return name + b"/" if mode + b" " == FOLDER else name

@@ -9,7 +9,7 @@ from tools.build_definitions import EXAMPLES, PackageMissingError, instances, pa
 
 @pytest.fixture(scope="session")
 def examples_package() -> Path:
-    """The official package of definitions and examples; without it the test is skipped, saying what is missing."""
+    """The official package of definitions and examples; a test without it is skipped and says why."""
     try:
         return package(*EXAMPLES)
     except PackageMissingError as missing:

@@ -8,7 +8,23 @@ from gitstore.errors import Invalid
 from gitstore.fhir.ids import ResourceId, check_id, is_id, parse_version_id
 
 IDS = ["1", "example", "A-b.C", "-", "...", ".git", "x" * 64, "0"]
-NOT_IDS = ["", ".", "..", "x" * 65, "a_b", "a/b", "a b", "a@b", "é", "١", "a\n", "\x00", "a%20b", "$everything", "_history"]
+NOT_IDS = [
+    "",
+    ".",
+    "..",
+    "x" * 65,
+    "a_b",
+    "a/b",
+    "a b",
+    "a@b",
+    "é",
+    "١",
+    "a\n",
+    "\x00",
+    "a%20b",
+    "$everything",
+    "_history",
+]
 
 
 @pytest.mark.parametrize("text", IDS)
@@ -47,6 +63,8 @@ def test_a_version_id_is_the_counter_it_prints_as(number):
     assert parse_version_id(str(number)) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "01", "-1", "+1", "1.0", "1 ", " 1", "1\n", "abc", "١", "1_0", "1" * 19, "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "0", "01", "-1", "+1", "1.0", "1 ", " 1", "1\n", "abc", "١", "1_0", "1" * 19, "9" * 5000]
+)
 def test_what_no_counter_prints_is_no_version_id(text):
     assert parse_version_id(text) is None

@@ -13,7 +13,7 @@ from api import log
 from api.app import BASE_PATH, create_app
 from api.auth import host_name, is_loopback
 from api.server import Master, addresses, bind, server
-from gitstore import Settings, Store, StoreError, read_settings
+from gitstore import Settings, Store, read_settings
 
 WILDCARDS = ("0.0.0.0", "::", "")
 
@@ -27,14 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Serve on 127.0.0.1, or say --allow-anonymous."
         )
     try:
-        settings = with_host(read_settings(options.repository), options.host)
         listener = bind(options.host, options.port)
-    except (StoreError, OSError) as error:
-        return refuse(str(error))
+    except OSError as error:
+        return refuse(f"{options.host} port {options.port}: {error.strerror}")
     log.configure(sys.stderr)
 
     def work(listener: socket.socket, ready: Callable[[Callable[[], None]], None]) -> None:
         parent = os.getppid()
+        settings = with_host(read_settings(options.repository), options.host)
         with Store.open(options.repository, settings) as store:
             app = create_app(store, settings)
             web = server(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable
-from uuid import uuid4
 
 import falcon
 
@@ -88,7 +88,7 @@ class Gate:
     def process_response(
         self, req: Request, resp: falcon.Response, _endpoint: object, _succeeded: bool
     ) -> None:
-        if resp.data is not None:
+        if resp.data is not None or resp.status_code == 304:
             resp.set_header("Vary", "Accept, Accept-Encoding")
             media.compress(req, resp)
         if resp.get_header("Cache-Control") is None or resp.status_code >= 400:
@@ -109,7 +109,7 @@ def create_app(
     store: Store,
     settings: Settings | None = None,
     *,
-    new_request_id: Callable[[], str] = lambda: str(uuid4()),
+    new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
     clock: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> falcon.App[Request, falcon.Response]:
     """The WSGI application over `store`. `clock` gives microseconds since 1970, for /health alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from functools import lru_cache
 
 import falcon
 
@@ -37,15 +37,21 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def check_host(header: str | None, host_names: Collection[str]) -> None:
+@lru_cache(maxsize=256)
+def answers_for(header: str, host_names: frozenset[str]) -> bool:
+    """Whether an anonymous server answers a request with this Host header."""
+    name = host_name(header)
+    return name is not None and (is_loopback(name) or name in host_names)
+
+
+def check_host(header: str | None, host_names: frozenset[str]) -> None:
     """Refuse a request that came under a foreign name.
 
     A web page can point its own name at 127.0.0.1 and have the browser of someone on this machine read the
     record for it (DNS rebinding); what it can't do is to send another Host than its own.
     Raises falcon.HTTPError 421.
     """
-    name = host_name(header or "")
-    if name is not None and (is_loopback(name) or name in host_names):
+    if answers_for(header or "", host_names):
         return
     shown = f"`{header[:100]}`" if header else "a request without Host"
     raise falcon.HTTPError(

@@ -13,7 +13,15 @@ from api import history
 from api.errors import status_of
 from api.reading import Finder, Found, finder
 from api.request import Preference
-from api.responses import entry_of, location, outcome_of_write, status_line, status_of_write
+from api.responses import (
+    body_after,
+    entry_of,
+    location,
+    outcome_of_write,
+    snapshot_after,
+    status_line,
+    status_of_write,
+)
 from gitstore import (
     Ask,
     Author,
@@ -27,6 +35,7 @@ from gitstore import (
     Store,
     StoreError,
     TooLarge,
+    Unavailable,
     Unit,
     write_of,
 )
@@ -70,7 +79,7 @@ def check(bundle: Resource, max_entries: int) -> str:
     return str(kind)
 
 
-def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit]:
+def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
     """All entries in one commit, or none of them. The commit is the one made, or the one that was read.
 
     Raises StoreError with the number of the entry at fault.
@@ -95,15 +104,19 @@ def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, 
             message=caller.message,
             interaction="transaction",
         )
-    snapshot = store.snapshot()
     made = [outcome.version.commit for outcome in outcomes if outcome.version and outcome.changed]
+    snapshot = snapshot_after(store) if made else store.snapshot()
     answers = [
-        _read_entry(entry, outcome.answer, snapshot, caller)
+        _found_entry(entry, outcome.answer, snapshot, caller)
         if entry.method in _READS
         else _written_entry(outcome, snapshot, caller)
         for entry, outcome in zip(entries, outcomes, strict=True)
     ]
-    return _response("transaction-response", answers), made[0] if made else snapshot.commit
+    return _response("transaction-response", answers), made[0] if made else _commit_of(snapshot)
+
+
+def _commit_of(snapshot: Snapshot | None) -> Commit | None:
+    return None if snapshot is None else snapshot.commit
 
 
 def _interaction(entry: Entry, find: Finder | None) -> Interaction:
@@ -112,7 +125,7 @@ def _interaction(entry: Entry, find: Finder | None) -> Interaction:
     return Ask(find or (lambda _snapshot: None))
 
 
-def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit]:
+def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
     """Each entry for itself, writes first, answers in the order of the entries. The commit is the last one seen."""
     entries = requests(bundle, [caller.base], each=True)
     names = {entry.full_url for entry in entries if isinstance(entry, Entry) and entry.full_url}
@@ -131,7 +144,7 @@ def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit
             answers[place] = _refused_entry(error)
     units.sort(key=lambda each: _ORDER.index(each[1]))
     results = store.commit_each([unit for _, _, unit in units])
-    snapshot = store.snapshot()
+    snapshot = snapshot_after(store) if units else store.snapshot()
     for (place, _, _), result in zip(units, results, strict=True):
         if isinstance(result, StoreError):
             answers[place] = _refused_entry(result)
@@ -139,8 +152,9 @@ def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit
             answers[place] = _written_entry(result[0], snapshot, caller)
     for place, entry in enumerate(entries):
         if isinstance(entry, Entry) and entry.method in _READS:
-            answers[place] = _read_for_itself(entry, snapshot, caller)
-    return _response("batch-response", [answers[place] for place in range(len(entries))]), snapshot.commit
+            answers[place] = _asked_entry(entry, snapshot, caller)
+    in_order = [answers[place] for place in range(len(entries))]
+    return _response("batch-response", in_order), _commit_of(snapshot)
 
 
 def _check_independent(entry: Entry, urns: set[str]) -> None:
@@ -164,43 +178,66 @@ def _check_independent(entry: Entry, urns: set[str]) -> None:
         raise Invalid(Issue("error", "invalid", text, f"Bundle.entry[{entry.entry}].resource"))
 
 
-def _read_for_itself(entry: Entry, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+def _asked_entry(entry: Entry, snapshot: Snapshot | None, caller: Caller) -> dict[str, Any]:
+    """The answer to a GET of a batch, which may fail for itself."""
     try:
         find = finder(entry)
-        return _read_entry(entry, find(snapshot) if find else None, snapshot, caller)
+        found = find(_readable(snapshot)) if find else None
+        return _read_entry(entry, found, snapshot, caller)
     except StoreError as error:
         return _refused_entry(error)
 
 
-def _read_entry(entry: Entry, found: Found | None, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+def _found_entry(
+    entry: Entry, found: Found | None, snapshot: Snapshot | None, caller: Caller
+) -> dict[str, Any]:
+    """The answer to a GET of a transaction. It has happened: what can't be read any more does not undo that."""
+    try:
+        return _read_entry(entry, found, snapshot, caller)
+    except StoreError as error:
+        return _refused_entry(error)
+
+
+def _readable(snapshot: Snapshot | None) -> Snapshot:
+    if snapshot is None:
+        raise Unavailable("The record can't be read now; what the Bundle wrote is written.")
+    return snapshot
+
+
+def _read_entry(
+    entry: Entry, found: Found | None, snapshot: Snapshot | None, caller: Caller
+) -> dict[str, Any]:
     """A GET always carries its resource, whatever Prefer says; a HEAD never."""
     with_resource = entry.method == "GET"
     if found is None:
-        return _document(caller.metadata(), with_resource=with_resource)
+        return _document(caller.metadata() if with_resource else None)
     if found.version is not None:
         if found.not_modified:
             return {"response": {"status": status_line(304), "etag": format_etag(found.version.version_id)}}
-        return entry_of(caller.base, snapshot, found.version, 200, with_resource=with_resource)
+        body = _readable(snapshot).body(found.version) if with_resource else None
+        return entry_of(caller.base, found.version, 200, body)
     assert found.page is not None
     assert found.asked is not None
     assert found.snapshot is not None
+    if not with_resource:
+        return _document(None)
     url = f"{caller.base}/{found.url}"
-    data = history.bundle(url, caller.base, found.snapshot, found.asked, found.page)
-    return _document(data, with_resource=with_resource)
+    return _document(history.bundle(url, caller.base, found.snapshot, found.asked, found.page))
 
 
-def _document(data: bytes, *, with_resource: bool) -> dict[str, Any]:
-    entry: dict[str, Any] = {"resource": json.Raw(data)} if with_resource else {}
+def _document(data: bytes | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {} if data is None else {"resource": json.Raw(data)}
     return {**entry, "response": {"status": status_line(200)}}
 
 
-def _written_entry(outcome: Outcome, snapshot: Snapshot, caller: Caller) -> dict[str, Any]:
+def _written_entry(outcome: Outcome, snapshot: Snapshot | None, caller: Caller) -> dict[str, Any]:
     status = status_of_write(outcome)
     if outcome.version is None:
         entry: dict[str, Any] = {"response": {"status": status_line(status)}}
     else:
-        with_resource = caller.preference == "representation"
-        entry = entry_of(caller.base, snapshot, outcome.version, status, with_resource=with_resource)
+        wanted = caller.preference == "representation"
+        body = body_after(snapshot, outcome.version) if wanted else None
+        entry = entry_of(caller.base, outcome.version, status, body)
         if not outcome.version.deleted:
             entry["response"]["location"] = location(caller.base, outcome.version)
     if caller.preference == "OperationOutcome":

@@ -9,7 +9,6 @@ import falcon
 from gitstore import Version
 from gitstore.fhir.conditions import version_tags
 from gitstore.fhir.dates import SECOND
-from gitstore.interactions import VersionTags
 
 
 def not_modified(version: Version, if_none_match: str | None, if_modified_since: str | None) -> bool:
@@ -47,7 +46,7 @@ def modified_since(last_updated: int, if_modified_since: str | None) -> bool:
     return last_updated > seconds * SECOND
 
 
-def version_tags_of(request: falcon.Request, header: str) -> VersionTags | None:
+def version_tags_of(request: falcon.Request, header: str) -> frozenset[str] | None:
     """The version ids in If-Match or If-None-Match of a write; None without the header. Raises Invalid."""
     given = request.get_header(header)
     return None if given is None else version_tags(given)

@@ -19,6 +19,7 @@ from api.responses import (
     send_not_modified,
     send_version,
     send_written,
+    snapshot_after,
 )
 from gitstore import (
     Create,
@@ -95,7 +96,7 @@ class Endpoint:
         """Commit one create, update or delete, and answer with what became of it."""
         message = req.message()
         [outcome] = self.store.commit([interaction], req.author, request_id=req.request_id, message=message)
-        send_written(req, resp, self.store.snapshot(), outcome)
+        send_written(req, resp, snapshot_after(self.store), outcome)
 
 
 class SystemEndpoint(Endpoint):
@@ -117,7 +118,8 @@ class SystemEndpoint(Endpoint):
         )
         process = bundles.transaction if kind == "transaction" else bundles.batch
         data, commit = process(self.store, bundle, caller)
-        read_at(resp, commit)
+        if commit is not None:
+            read_at(resp, commit)
         send_json(req, resp, data)
 
     def on_get(self, _req: Request, _resp: falcon.Response) -> None:

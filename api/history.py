@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ MAX_COUNT = 1000
 
 COMMIT_URL = "https://git-fhir.dev/StructureDefinition/commit"
 AUTHOR_URL = "https://git-fhir.dev/StructureDefinition/author"
+
+_SEQUENCE = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
 Scope = ResourceId | str | None
 """Whose history: an instance's, a type's, or the whole record's."""
@@ -69,7 +72,7 @@ def _count(parameters: Mapping[str, str]) -> int:
 
 def _page(text: str) -> tuple[int, Cursor | None]:
     sequence, _, cursor = text.partition(".")
-    if not (sequence.isascii() and sequence.isdigit() and 0 < int(sequence[:18]) < 10**17):
+    if not _SEQUENCE.fullmatch(sequence):
         raise Invalid(
             Issue("error", "value", f"`{PAGE}={text[:80]}` is no page: follow the links as they are.")
         )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import parse_qsl, unquote
 
@@ -51,6 +52,11 @@ class Request(falcon.Request):
         return preference(self.get_header("Prefer") or "")
 
     def message(self) -> str | None:
+        """The author's why. Raises NotSupported where the client also sends a Provenance to be stored."""
+        if self.get_header("X-Provenance") is not None:
+            raise NotSupported(
+                "X-Provenance is not built yet; a Provenance can be written as any other resource."
+            )
         return message(self.get_header("X-Commit-Message"))
 
     @property
@@ -60,7 +66,12 @@ class Request(falcon.Request):
 
 def http_date(instant: int) -> str:
     """An instant as an HTTP date, its fraction of a second cut off."""
-    return formatdate(instant // SECOND, usegmt=True)
+    return _http_date(instant // SECOND)
+
+
+@lru_cache(maxsize=1024)
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def pairs(query: str) -> list[tuple[str, str]]:

@@ -8,8 +8,9 @@ from typing import Any
 import falcon
 
 from api.errors import outcome_bytes
+from api.log import SERVER
 from api.request import Preference, Request, http_date
-from gitstore import Commit, Issue, Outcome, Snapshot, Version
+from gitstore import Commit, Issue, Outcome, Snapshot, Store, StoreError, Version
 from gitstore.fhir import json
 from gitstore.fhir.conditions import format_etag
 from gitstore.fhir.dates import format_instant
@@ -81,11 +82,34 @@ def outcome_of_write(outcome: Outcome) -> list[Issue]:
     return [Issue("information", "informational", f"{verb}: `{outcome.version}`.")]
 
 
-def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot, outcome: Outcome) -> None:
+def snapshot_after(store: Store) -> Snapshot | None:
+    """The record for the answer to a write; None where it can't be read now: the write has happened all the same."""
+    try:
+        return store.snapshot()
+    except StoreError as error:
+        SERVER.error("after a write: %s: %s", type(error).__name__, error)
+        return None
+
+
+def body_after(snapshot: Snapshot | None, version: Version) -> bytes | None:
+    """What a write left, or None where it can't be read now, as above."""
+    if snapshot is None or version.deleted:
+        return None
+    try:
+        return snapshot.body(version)
+    except StoreError as error:
+        SERVER.error("after a write: %s: %s", type(error).__name__, error)
+        return None
+
+
+def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot | None, outcome: Outcome) -> None:
     """Answer a create, update or delete. https://hl7.org/fhir/R4/http.html#prefer"""
     version = outcome.version
     resp.status = status_of_write(outcome)
-    read_at(resp, version.commit if version is not None and outcome.changed else snapshot.commit)
+    if version is not None and outcome.changed:
+        read_at(resp, version.commit)
+    elif snapshot is not None:
+        read_at(resp, snapshot.commit)
     if version is not None:
         describe(req, resp, version)
         if resp.status == 201:
@@ -96,17 +120,15 @@ def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot, outcom
         send_json(req, resp, outcome_bytes(outcome_of_write(outcome)))
     elif version is not None and not version.deleted and wanted != "minimal":
         resp.content_type = req.media_type
-        resp.data = snapshot.body(version)
+        resp.data = body_after(snapshot, version)
 
 
-def entry_of(
-    base: str, snapshot: Snapshot, version: Version, status: int, *, with_resource: bool
-) -> dict[str, Any]:
-    """A version as an entry of a response Bundle, its resource embedded as it is stored."""
+def entry_of(base: str, version: Version, status: int, body: bytes | None) -> dict[str, Any]:
+    """A version as an entry of a response Bundle; `body` is the resource as it is stored, where it is wanted."""
     entry: dict[str, Any] = {}
-    if with_resource and not version.deleted:
+    if body is not None:
         entry["fullUrl"] = f"{base}/{version.resource_id}"
-        entry["resource"] = json.Raw(snapshot.body(version))
+        entry["resource"] = json.Raw(body)
     entry["response"] = {
         "status": status_line(status),
         "etag": format_etag(version.version_id),

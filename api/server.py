@@ -7,15 +7,14 @@ inherit them, an flock included.
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TextIO
-from uuid import uuid4
 
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
@@ -24,7 +23,7 @@ from waitress.task import ErrorTask, WSGITask
 
 from api import errors, log
 from api.request import FHIR_JSON
-from gitstore import RepositoryRefused
+from gitstore import StoreError
 
 GRACE = 30.0
 """Seconds that requests in flight are given when the server stops."""
@@ -33,7 +32,9 @@ LINGER = 10.0
 
 MAX_HEADER = 64 * 1024
 BACKLOG = 1024
-CONNECTIONS = 1000
+CONNECTIONS = 500
+"""Of one worker. Each needs a file descriptor, and 1,024 are what a process usually has."""
+
 IDLE = 120
 """Seconds after which a connection without a request is closed."""
 
@@ -44,6 +45,7 @@ LONGEST_DELAY = 5.0
 MAX_FAILED_STARTS = 5
 
 READY = "ready"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
 class OutcomeTask(ErrorTask):
@@ -52,7 +54,7 @@ class OutcomeTask(ErrorTask):
     def execute(self) -> None:
         fault = self.request.error  # type: ignore[attr-defined]  # types-waitress calls the parser an Error
         status = int(fault.code)
-        request_id = str(uuid4())
+        request_id = secrets.token_hex(8)
         text = f"{fault.reason}: {fault.body.rstrip('.')}."
         if status == 413:
             text = f"The body is larger than the limit of {self.channel.adj.max_request_body_size - 1} bytes."
@@ -69,7 +71,6 @@ class OutcomeTask(ErrorTask):
         self.content_length = len(body)
         if isinstance(self.channel, Channel):
             self.channel.refused = True
-        self.write(body)
         log.access(
             request_id=request_id,
             author="anonymous",
@@ -79,6 +80,7 @@ class OutcomeTask(ErrorTask):
             milliseconds=0.0,
             size=len(body),
         )
+        self.write(body)
 
 
 class Task(WSGITask):
@@ -164,6 +166,7 @@ class Server(TcpWSGIServer):
         while not self.draining and os.getppid() == parent:
             self._turn(1.0)
         self.draining = True
+        self._accept_the_waiting()
         # Not self.close(): that would close the trigger too, with which the threads wake this loop.
         wasyncore.dispatcher.close(self)
         deadline = time.monotonic() + GRACE
@@ -173,6 +176,15 @@ class Server(TcpWSGIServer):
                 if channel.idle:
                     channel.will_close = True
             self._turn(0.1)
+
+    def _accept_the_waiting(self) -> None:
+        """Take the connections that the kernel has made already: closing the socket would reset them."""
+        waiting = select.poll()
+        waiting.register(self._fileno, select.POLLIN)  # type: ignore[attr-defined]  # not in the stubs
+        for _ in range(BACKLOG):
+            if not waiting.poll(0):
+                return
+            self.handle_accept()
 
     def stop(self) -> None:
         """May be called from a signal handler: it sets a flag and wakes the loop."""
@@ -224,14 +236,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 Work = Callable[[socket.socket, Callable[[Callable[[], None]], None]], None]
 """A worker's life: (listener, ready). It calls `ready(stop)` once it can serve, and returns after `stop` was called.
-It may raise RepositoryRefused before.
+It may raise StoreError before.
 """
-
-
-@dataclass(slots=True)
-class Worker:
-    pid: int
-    born: float
 
 
 class Master:
@@ -243,11 +249,12 @@ class Master:
         self._count = count
         self._out = out
         self._err = err
-        self._workers: dict[int, Worker] = {}
+        self._workers: dict[int, float] = {}
+        """When each was born, by process id."""
         self._stopping = False
 
     def run(self, greeting: str) -> int:
-        """Start the workers, say `greeting` once the first can serve, and stay. Returns the exit code."""
+        """Start the workers, say `greeting` once they serve, and stay. Returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
@@ -255,16 +262,16 @@ class Master:
             said = self._start()
             if said != READY and not self._stopping:
                 return self._give_up(said)
-            if len(self._workers) == 1 and not self._stopping:
-                print(greeting, file=self._out, flush=True)
+        if not self._stopping:
+            print(greeting, file=self._out, flush=True)
         delay, failed = 0.0, 0
         while self._workers:
             pid, status = os.wait()
-            worker = self._workers.pop(pid, None)
-            if worker is None or self._stopping:
+            born = self._workers.pop(pid, None)
+            if born is None or self._stopping:
                 continue
             log.SERVER.error("worker %d ended with wait status %d; starting another", pid, status)
-            if time.monotonic() - worker.born > SHORT_LIFE:
+            if time.monotonic() - born > SHORT_LIFE:
                 delay, failed = 0.0, 0
             said = ""
             while said != READY and not self._stopping:
@@ -272,7 +279,7 @@ class Master:
                 delay = min(max(2 * delay, 0.1), LONGEST_DELAY)
                 said = self._start()
                 failed = 0 if said == READY else failed + 1
-                if (said and said != READY) or failed >= MAX_FAILED_STARTS:
+                if failed >= MAX_FAILED_STARTS:
                     return self._give_up(said)
         return 0
 
@@ -282,14 +289,15 @@ class Master:
         One at a time, so that only the first builds the index if it has to be built.
         """
         reader, writer = os.pipe()
+        # A signal has to wait until the master knows the child, and the child is no longer the master.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
             os.close(reader)
             self._live(writer)
-        self._workers[pid] = Worker(pid, time.monotonic())
+        self._workers[pid] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(writer)
-        if self._stopping:  # the signal came between fork and the line above
-            os.kill(pid, signal.SIGTERM)
         with os.fdopen(reader, "rb") as words:
             said = words.readline().decode("utf-8", "replace").strip()
         if said != READY:
@@ -299,22 +307,31 @@ class Master:
 
     def _live(self, writer: int) -> None:
         """The child: never returns. os._exit keeps it from running the parent's remaining code."""
-        code = 1
+        code, said = 1, False
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: os._exit(0))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            if self._stopping:
+                os._exit(0)
 
             def ready(stop: Callable[[], None]) -> None:
+                nonlocal said
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, lambda *_: stop())
+                log.SERVER.info("worker ready", extra={"fields": {"worker": os.getpid()}})
                 os.write(writer, f"{READY}\n".encode())
                 os.close(writer)
+                said = True
 
             self._work(self._listener, ready)
             code = 0
-        except RepositoryRefused as error:
-            os.write(writer, f"{error}\n".encode())
+        except StoreError as error:
+            if said:  # the pipe is closed, and its number may belong to another file by now
+                log.SERVER.exception("worker failed")
+            else:
+                os.write(writer, f"{error}\n".encode())
         except BaseException:
             log.SERVER.exception("worker failed")
             raise
@@ -334,6 +351,7 @@ class Master:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+        self._listener.close()  # or new connections would wait in the kernel for someone to accept them
         self._signal(signal.SIGTERM)
         signal.alarm(int(GRACE) + 5)
 

@@ -18,7 +18,7 @@ _AUTHOR = re.compile(r"\s*(?P<name>[^<>\r\n]*[^<>\s])\s*<(?P<email>[^<>\s]+)>\s*
 option = partial(click.option, show_default=True, show_envvar=True)
 """An option that tells its default and its environment variable in the help."""
 
-as_json = option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+as_json = option("--json", is_flag=True, help="Print JSON, for programs.")
 
 
 class Target(NamedTuple):

@@ -59,13 +59,8 @@ def _sections() -> Iterator[str]:
 
 def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
     """The context that the command line would make, with a width that no terminal changes."""
-    return click.Context(
-        command,
-        info_name=name,
-        parent=parent,
-        terminal_width=_WIDTH,
-        **main.context_settings,  # type: ignore[arg-type]  # click types it as a plain mapping
-    )
+    settings = {} if parent else main.context_settings
+    return click.Context(command, info_name=name, parent=parent, terminal_width=_WIDTH, **settings)
 
 
 def _section(title: str, text: str) -> str:

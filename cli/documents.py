@@ -8,14 +8,13 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import IO, Any, TypeAlias, cast
-
-import click
 
 from gitstore import Invalid, Issue, StoreError, TooLarge
 
@@ -78,9 +77,6 @@ class Inputs:
         self._open: IO[bytes] | None = None
         self.size = None if STDIN in self._files else sum(_size(file) for file in self._files)
 
-    def __len__(self) -> int:
-        return len(self._files)
-
     @property
     def position(self) -> int:
         return self._finished + (self._open.tell() if self._open else 0)
@@ -98,7 +94,7 @@ class Inputs:
     @contextmanager
     def _opened(self, file: str) -> Iterator[IO[bytes]]:
         if file == STDIN:
-            yield click.get_binary_stream("stdin")
+            yield sys.stdin.buffer
             return
         with open(file, "rb") as stream:
             self._open = stream
@@ -140,7 +136,7 @@ def _plain(stream: IO[bytes]) -> Iterator[IO[bytes]]:
 
 def _documents(name: str, stream: IO[bytes], limit: int) -> Iterator[Read]:
     """One document for each line, or one for the whole stream."""
-    head: list[bytes] = []
+    head = bytearray()
     lines = _lines(stream, limit, head)
     first, second = next(lines, None), next(lines, None)
     if first is None:
@@ -150,7 +146,7 @@ def _documents(name: str, stream: IO[bytes], limit: int) -> Iterator[Read]:
             head.clear()
             yield _document(Place(name, number), line, limit)
     else:
-        yield _document(Place(name), b"".join(head) + stream.read(limit + 1), limit)
+        yield _document(Place(name), bytes(head) + stream.read(limit + 1), limit)
 
 
 def _document(place: Place, data: bytes, limit: int) -> Read:
@@ -159,15 +155,17 @@ def _document(place: Place, data: bytes, limit: int) -> Read:
     return Document(place, data)
 
 
-def _lines(stream: IO[bytes], limit: int, head: list[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines that aren't blank, stripped, with their numbers; `head` collects all as they are.
+def _lines(stream: IO[bytes], limit: int, head: bytearray) -> Iterator[tuple[int, bytes]]:
+    """The lines that aren't blank, stripped, with their numbers; `head` collects all as they are, up
+    to the limit and a little more.
 
     A line above the limit comes cut off, one byte too long, and the rest of it is passed over.
     """
     number = 0
     while line := stream.readline(limit + 1):
         number += 1
-        head.append(line)
+        if len(head) <= limit:
+            head += line
         if len(line) > limit and not line.endswith(b"\n"):
             yield number, line
             while line and not line.endswith(b"\n"):

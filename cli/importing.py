@@ -54,7 +54,7 @@ class Report:
     """Why the import ended early, if it did: the store can't go on."""
 
 
-class Refused(Exception):  # noqa: N818 - the end of an import that is --strict, no error of the program
+class Refused(Exception):
     """Something was refused, and the import is to stop at the first refusal."""
 
 
@@ -67,6 +67,7 @@ class Importer:
         self._strict = strict
         self._group: list[Item] = []
         self._bytes = 0
+        self._requests: set[str | None] = set()
         self._unmatched: list[tuple[Item, StoreError]] = []
 
     def add(self, planned: Item | Refusal) -> None:
@@ -76,7 +77,10 @@ class Importer:
                 self.flush()
             self._refuse(planned)
             return
+        if planned.unit.request_id and planned.unit.request_id in self._requests:
+            self.flush()  # the same again: what has become of the first decides
         self._group.append(planned)
+        self._requests.add(planned.unit.request_id)
         self._bytes += planned.size
         if self._strict or len(self._group) >= _GROUP_UNITS or self._bytes >= _GROUP_BYTES:
             self.flush()
@@ -84,6 +88,7 @@ class Importer:
     def flush(self) -> None:
         """Write what has been taken."""
         group, self._group, self._bytes = self._group, [], 0
+        self._requests.clear()
         self._write(group)
 
     def finish(self) -> None:
@@ -120,15 +125,12 @@ class Importer:
             raise fatal
 
     def _not_yet_imported(self, group: list[Item]) -> Iterator[Item]:
-        """The items but those that an earlier import, or an earlier item of this group, has brought in."""
+        """The items but those that an earlier import, or earlier input of this one, has brought in."""
         snapshot = self._store.snapshot()
-        taken: set[str] = set()
         for item in group:
-            request_id = item.unit.request_id
-            if request_id in taken or (request_id and snapshot.commit_of_request(request_id)):
+            if item.unit.request_id and snapshot.commit_of_request(item.unit.request_id):
                 self._report.counts["already imported"] += item.writes
             else:
-                taken.update([request_id] if request_id else [])
                 yield item
 
     def _count(self, item: Item, outcomes: list[Outcome]) -> None:

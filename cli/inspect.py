@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import groupby, islice
 
 import click
 
@@ -22,35 +22,34 @@ from cli.output import (
     visible,
 )
 from gitstore import Commit, Cursor, NotFound, Snapshot, Store, Version, path_of
-from gitstore.fhir import Resource, json
+from gitstore.fhir import Resource
 from gitstore.fhir.compare import differences
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId, parse_version_id
+from gitstore.fhir.json import loads_trusted
 
 _PAGE = 100
 
 
 @click.command()
 @click.argument("target", metavar="REF", type=arguments.target)
-@option("--version", "version_id", type=click.IntRange(1), help="Which version; the current one by default.")
-@option(
-    "--json", "as_json", is_flag=True, help="Print it on one line, numbers as written: a line for NDJSON."
-)
-def cat(target: Target, version_id: int | None, as_json: bool) -> None:
+@option("--version", metavar="N", type=click.IntRange(1), help="Which version; the current one by default.")
+@option("--json", is_flag=True, help="Print it on one line, numbers as written: a line for NDJSON.")
+def cat(target: Target, version: int | None, json: bool) -> None:
     """Print a resource, byte for byte as it is stored.
 
     REF is Patient/example, or Patient/example/_history/3 for a version.
     """
-    if target.version_id is not None and version_id is not None:
+    if target.version_id is not None and version is not None:
         raise click.UsageError("The version is given twice: in the reference and as --version.")
-    wanted = target.version_id or version_id
+    wanted = target.version_id or (VersionId(version) if version else None)
     with open_store() as store:
         snapshot = store.snapshot()
         resource_id = target.resource_id
-        version = snapshot.vread(resource_id, wanted) if wanted else snapshot.read(resource_id)
-        body = snapshot.body(version)
-    if as_json:
-        print_json(json.loads_trusted(body))
+        found = snapshot.vread(resource_id, wanted) if wanted else snapshot.read(resource_id)
+        body = snapshot.body(found)
+    if json:
+        print_json(loads_trusted(body))
     else:
         click.echo(body, nl=False)
 
@@ -65,27 +64,27 @@ def cat(target: Target, version_id: int | None, as_json: bool) -> None:
     help="Versions from the start of this date on, such as 2026-02.",
 )
 @option("--until", metavar="DATE", type=arguments.date, help="Versions to the end of this date.")
-@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each version.")
+@option("--json", is_flag=True, help="Print NDJSON, one line for each version.")
 def log(
     subject: str | None,
     max_count: int | None,
     since: tuple[int, int] | None,
     until: tuple[int, int] | None,
-    as_json: bool,
+    json: bool,
 ) -> None:
-    """List versions, newest first: of a resource, of a type, or of everything.
+    """List versions, newest first.
 
-    Dates are FHIR's (2026, 2026-02, 2026-02-21, 2026-02-21T22:30:00Z), in UTC if they don't say.
+    Of a resource (Patient/example), of a type (Patient), or without argument of everything. Dates are FHIR's (2026, 2026-02, 2026-02-21, 2026-02-21T22:30:00Z), in UTC if they don't say.
     """
     wanted = scope(subject)
     with open_store() as store:
         pages = _history(store.snapshot(), wanted, since and since[0], until and until[1])
         versions = islice((version for page in pages for version in page), max_count)
-        if as_json:
-            for version in versions:
-                print_json(version_facts(version) | {"message": store.message(version.commit)})
+        if json:
+            for version, message in _with_messages(store, versions):
+                print_json(version_facts(version) | {"message": message})
         else:
-            page(_log_lines(store, versions))
+            page(_log_lines(_with_messages(store, versions)))
 
 
 def _history(
@@ -101,16 +100,23 @@ def _history(
         cursor = found.older
 
 
-def _log_lines(store: Store, versions: Iterable[Version]) -> Iterator[str]:
+def _with_messages(store: Store, versions: Iterable[Version]) -> Iterator[tuple[Version, str]]:
+    """Each version with its author's why, which is read once for all versions of a commit."""
+    for commit, versions_of_commit in groupby(versions, key=lambda version: version.commit):
+        message = store.message(commit)
+        for version in versions_of_commit:
+            yield version, message
+
+
+def _log_lines(versions: Iterator[tuple[Version, str]]) -> Iterator[str]:
     """A line for each version; columns are aligned page by page, as the rest isn't known yet."""
-    versions = iter(versions)
-    while rows := [_log_row(store, version) for version in islice(versions, _PAGE)]:
+    while rows := [_log_row(*one) for one in islice(versions, _PAGE)]:
         yield from columns(rows)
 
 
-def _log_row(store: Store, version: Version) -> tuple[str, ...]:
+def _log_row(version: Version, message: str) -> tuple[str, ...]:
     commit = version.commit
-    why = store.message(commit).partition("\n")[0]
+    why = message.partition("\n")[0]
     return (
         click.style(commit.id[:10], fg="yellow"),
         visible(str(version)),
@@ -124,16 +130,16 @@ def _log_row(store: Store, version: Version) -> tuple[str, ...]:
 @click.command()
 @click.argument("revision", metavar="[COMMIT]", default="HEAD")
 @as_json
-def show(revision: str, as_json: bool) -> None:
-    """Show a commit as FHIR changes: who, when, why, and each change by element.
+def show(revision: str, json: bool) -> None:
+    """Show a commit as FHIR changes.
 
-    COMMIT is any revision that git understands: an id or the start of one, a tag, HEAD~2. By default the last.
+    Who, when, why, and each change by element. COMMIT is any revision that git understands: an id or the start of one, a tag, HEAD~2. By default the last.
     """
     with open_store() as store:
         commit = store.resolve(revision)
         snapshot = store.snapshot()
         changes = snapshot.changes(commit)
-        if as_json:
+        if json:
             print_json(
                 {
                     "commit": commit.id,
@@ -191,15 +197,15 @@ def _content(snapshot: Snapshot, version: Version) -> Resource | None:
     """The resource, None for a deletion."""
     if version.deleted:
         return None
-    resource: Resource = json.loads_trusted(snapshot.body(version))
+    resource: Resource = loads_trusted(snapshot.body(version))
     return resource
 
 
 @click.command()
 @click.argument("first", metavar="REF", type=arguments.target)
 @click.argument("others", metavar="[V1 [V2]]", nargs=-1)
-@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each element.")
-def diff(first: Target, others: tuple[str, ...], as_json: bool) -> None:
+@option("--json", is_flag=True, help="Print NDJSON, one line for each element.")
+def diff(first: Target, others: tuple[str, ...], json: bool) -> None:
     """Compare two versions by element: path, old, new.
 
     \b
@@ -217,7 +223,7 @@ def diff(first: Target, others: tuple[str, ...], as_json: bool) -> None:
         found = differences(
             *(None if version is None else _content(snapshot, version) for version in (old, new))
         )
-        if as_json:
+        if json:
             for difference in found:
                 print_json(difference_facts(difference))
         else:
@@ -246,29 +252,32 @@ def _sides(snapshot: Snapshot, first: Target, others: tuple[str, ...]) -> tuple[
 def _version(snapshot: Snapshot, target: Target) -> Version:
     """The version, which may be a deletion, or the current one."""
     if target.version_id is not None:
-        return snapshot.version(*target)
+        return snapshot.version(target.resource_id, target.version_id)
     return snapshot.read(target.resource_id)
 
 
 @click.command()
 @click.argument("type", required=False)
-@option("--json", "as_json", is_flag=True, help="Print NDJSON, one line for each resource or type.")
-def ls(type: str | None, as_json: bool) -> None:
-    """List the current resources of a type with version and date; without TYPE count them by type."""
+@option("--json", is_flag=True, help="Print NDJSON, one line for each resource or type.")
+def ls(type: str | None, json: bool) -> None:
+    """List current resources, or count them by type.
+
+    With TYPE the id, version and date of each, in the order of ids; without it a count for each type.
+    """
     if type is not None:
         resource_type(type)
     with open_store() as store:
         snapshot = store.snapshot()
         if type is not None:
             versions = snapshot.resources(type)
-            if as_json:
+            if json:
                 for version in versions:
                     print_json(version_facts(version))
             else:
                 page(_ls_lines(versions))
             return
         counts = sorted(snapshot.counts().items())
-    if as_json:
+    if json:
         for name, count in counts:
             print_json({"resourceType": name, "count": count})
     elif counts:
@@ -287,14 +296,14 @@ def _ls_lines(versions: Iterator[Version]) -> Iterator[str]:
 @click.command()
 @click.argument("target", metavar="REF", type=arguments.target)
 @as_json
-def path(target: Target, as_json: bool) -> None:
+def path(target: Target, json: bool) -> None:
     """Print the path of a resource in the tree, for git's own commands.
 
     \b
     git log -p -- "$(git fhir path Patient/example)"
     """
     place = path_of(target.resource_id)
-    if as_json:
+    if json:
         print_json({"resource": str(target.resource_id), "path": place})
     else:
         click.echo(place)

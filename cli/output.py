@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -17,15 +18,20 @@ from gitstore.fhir.compare import ABSENT, Difference
 from gitstore.fhir.dates import format_instant
 
 _VERB_COLOURS = {"POST": "green", "PUT": "cyan", "DELETE": "red"}
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's control, format (such as right-to-left override) and surrogate characters, line and paragraph separators."""
+
 _NO_PAGER = ("", "cat")
 
 
 def visible(text: str) -> str:
-    r"""The text with what is not printable as `\x1b`: what others wrote must not steer a terminal."""
+    r"""The text with control and format characters as `\x1b`: what others wrote must not steer a terminal."""
     if text.isprintable():
         return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _INVISIBLE
+        else character
         for character in text
     )
 

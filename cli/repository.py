@@ -19,14 +19,14 @@ from cli.output import print_json, visible
 @click.command()
 @click.argument("directory", type=click.Path(), default=".")
 @as_json
-def init(directory: str, as_json: bool) -> None:
-    """Make an empty repository in DIRECTORY, by default the current folder.
+def init(directory: str, json: bool) -> None:
+    """Make an empty repository.
 
-    It is a bare git repository; a folder that holds anything is refused.
+    A bare git repository in DIRECTORY, by default the current folder; one that holds anything is refused.
     """
     gitstore.init(directory)
     place = os.path.abspath(directory)
-    if as_json:
+    if json:
         print_json({"repository": place})
     else:
         click.echo(f"Initialized empty FHIR repository in {visible(place)}")
@@ -35,20 +35,21 @@ def init(directory: str, as_json: bool) -> None:
 @click.command()
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8080, help="TCP port; 0 takes a free one.")
-@option("--workers", type=click.IntRange(1), default=1, help="Processes.")
+@option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
 @option("--threads", type=click.IntRange(1), default=32, help="Threads of each process.")
 @option(
     "--allow-anonymous",
     is_flag=True,
     help="Serve an address that others can reach without asking who they are.",
 )
-def serve(host: str, port: int, workers: int, threads: int, allow_anonymous: bool) -> None:
+def serve(host: str, port: int, workers: int | None, threads: int, allow_anonymous: bool) -> None:
     """Serve the repository as a FHIR REST API at /fhir.
 
     Stops gracefully on SIGTERM and Ctrl-C. The log is JSON, one line for each request.
     """
     arguments = [git_directory(), "--host", host, "--port", str(port)]
-    arguments += ["--workers", str(workers), "--threads", str(threads)]
+    arguments += ["--threads", str(threads)]
+    arguments += ["--workers", str(workers)] if workers else []
     arguments += ["--allow-anonymous"] * allow_anonymous
     # -P: a folder called `api` in the current one must not be taken for ours.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "api", *arguments])
@@ -57,7 +58,7 @@ def serve(host: str, port: int, workers: int, threads: int, allow_anonymous: boo
 @click.command()
 @as_json
 @click.pass_context
-def verify(context: click.Context, as_json: bool) -> None:
+def verify(context: click.Context, json: bool) -> None:
     """Check the whole record against itself.
 
     Every trailer against the tree and the file's meta, counters, dates, whole transactions, foreign commits,
@@ -70,12 +71,12 @@ def verify(context: click.Context, as_json: bool) -> None:
             findings = list(store.verify(progress))
         for finding in findings:
             found += 1
-            if as_json:
+            if json:
                 print_json({"kind": finding.kind, "where": finding.where, "text": finding.text})
             else:
                 kind = click.style(visible(finding.kind), fg="red")
                 click.echo(f"{kind} {visible(finding.where)}: {visible(finding.text)}")
-        if not found and not as_json:
+        if not found and not json:
             click.echo(f"clean: {store.snapshot().commit.sequence} commits")
     if found:
         context.exit(REFUSED)
@@ -83,7 +84,7 @@ def verify(context: click.Context, as_json: bool) -> None:
 
 @click.command()
 @as_json
-def reindex(as_json: bool) -> None:
+def reindex(json: bool) -> None:
     """Build the index anew from the commits.
 
     Never needed in normal life: the index is derived, and is brought up to date by itself.
@@ -92,7 +93,7 @@ def reindex(as_json: bool) -> None:
         with _progress("Reindexing") as progress:
             store.reindex(progress)
         commit = store.snapshot().commit
-    if as_json:
+    if json:
         print_json({"commits": commit.sequence, "commit": commit.id})
     else:
         click.echo(f"indexed {commit.sequence} commits")

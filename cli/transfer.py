@@ -22,6 +22,9 @@ from cli.output import print_json, visible
 from cli.units import Planner
 from gitstore import ANONYMOUS, Author, StoreError
 
+_REDRAW = 0.2
+"""Seconds between two looks of the progress bar when nothing else has changed."""
+
 
 @click.command("import")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(allow_dash=True))
@@ -46,7 +49,7 @@ def import_(
     force: bool,
     dry_run: bool,
     strict: bool,
-    as_json: bool,
+    json: bool,
 ) -> None:
     """Import resources from files, folders and stdin (-).
 
@@ -78,7 +81,7 @@ def import_(
             work = Importer(store, report, strict=strict)
         _run(inputs, Planner(author, message, limits, force=force), work, report)
         head = store.snapshot().commit.id
-    if as_json:
+    if json:
         print_json(_facts(report, dry_run=dry_run, head=head))
     else:
         _tell(report, time.monotonic() - begun, dry_run=dry_run)
@@ -108,6 +111,7 @@ def _run(inputs: Inputs, planner: Planner, work: Importer | Rehearsal, report: R
                     work.add(item)
                 progress(report.counts.total())
             work.finish()
+            progress(report.counts.total())
     except Refused:
         return
     except KeyboardInterrupt:
@@ -134,7 +138,16 @@ def _progress(inputs: Inputs) -> Iterator[Callable[[int], None]]:
         item_show_func=rate,
         update_min_steps=0,
     ) as bar:
-        yield lambda done: bar.update(inputs.position - bar.pos, done)
+        shown: tuple[float, int] = (0.0, -1)
+
+        def progress(done: int) -> None:
+            nonlocal shown
+            # Drawn when there is news, and now and then while there is none; not for every document.
+            if done != shown[1] or time.monotonic() - shown[0] > _REDRAW:
+                shown = time.monotonic(), done
+                bar.update(inputs.position - bar.pos, done)
+
+        yield progress
 
 
 def _facts(report: Report, *, dry_run: bool, head: str) -> dict[str, Any]:

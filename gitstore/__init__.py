@@ -28,7 +28,17 @@ from gitstore.errors import (
 )
 from gitstore.git.layout import path as path_of
 from gitstore.git.repository import discover, read_settings
-from gitstore.interactions import ANY_VERSION, Ask, Create, Delete, Interaction, Outcome, Unit, Update
+from gitstore.interactions import (
+    ANY_VERSION,
+    Ask,
+    Create,
+    Delete,
+    Interaction,
+    Outcome,
+    Unit,
+    Update,
+    VersionTags,
+)
 from gitstore.search.versions import Cursor
 from gitstore.settings import Settings
 from gitstore.snapshot import HistoryPage, Snapshot
@@ -78,6 +88,7 @@ __all__ = [
     "Verb",
     "Version",
     "VersionMismatch",
+    "VersionTags",
     "discover",
     "init",
     "path_of",

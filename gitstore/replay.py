@@ -34,7 +34,8 @@ def replay(
         commit, message = read_step(step, tip)
         blobs = [step.files[layout.path(change.resource_id)] for change in message.changes]
         try:
-            index.apply(connection, commit, message.changes, blobs)
+            with index.savepoint(connection):
+                index.apply(connection, commit, message.changes, blobs)
         except RepositoryDamaged as error:
             raise _foreign(step.id, str(error)) from error
         tip = commit
@@ -69,6 +70,8 @@ def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
         raise _foreign(step.id, "its FHIR-Last-Updated is not later than that of the commit before it")
     expected: dict[str, bool] = dict.fromkeys(layout.FIRST_FILES, False) if before is None else {}
     expected |= {layout.path(change.resource_id): change.verb == "DELETE" for change in message.changes}
+    if len({change.resource_id for change in message.changes}) != len(message.changes):
+        raise _foreign(step.id, "it makes two versions of one resource")
     found = {path: blob is None for path, blob in step.files.items()}
     if expected != found or step.odd_modes:
         odd = sorted(set(expected.items()) ^ set(found.items())) or [("a link or executable", False)]

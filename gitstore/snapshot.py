@@ -14,6 +14,8 @@ from gitstore.search.index import Connection
 from gitstore.search.versions import Cursor, Period
 from gitstore.version import Commit, Version
 
+_PIECE = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
@@ -97,18 +99,23 @@ class Snapshot:
 
     def _period(self, connection: Connection, since: int | None, at: tuple[int, int] | None) -> Period:
         first, last = 1, self.commit.sequence
+        # What came after this snapshot is none of its business: an instant after it is its future.
         if since is not None:
-            first = versions.sequence_before(connection, since) + 1
+            first = min(last, versions.sequence_before(connection, since)) + 1
         if at is None:
             return Period(first, last)
         start, end = at
         # A version of the very first instant replaces the one before it: that one is not current in the period.
-        first = max(first, versions.sequence_before(connection, start + 1) + 1)
+        first = max(first, min(last, versions.sequence_before(connection, start + 1)) + 1)
         return Period(first, min(last, versions.sequence_before(connection, end)), current=True)
 
     def resources(self, type: str | None = None) -> Iterator[Version]:
         """Every resource that is there and not deleted, by type and id."""
-        return versions.current(self._connect(), type, self.commit.sequence)
+        after = None
+        # In pieces, as a new generation of the index may take over between any two of them.
+        while page := versions.current(self._connect(), type, self.commit.sequence, after, _PIECE):
+            yield from page
+            after = page[-1].resource_id
 
     def counts(self) -> dict[str, int]:
         """How many resources there are and not deleted, by type; types without any are left out."""

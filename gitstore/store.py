@@ -276,12 +276,15 @@ class Store:
 
     def _write_unit(self, pending: Pending, head: Commit, connection: index.Connection, pack: Pack) -> Commit:
         """One unit on top of `head`, in the index's transaction and the pack; a refused one leaves nothing there."""
-        mark = len(pack)
+        mark, tree = len(pack), self._tree
         try:
             with index.savepoint(connection):
                 pending.outcomes, head = self._make_commit(pending.prepared, head, connection, pack)
         except StoreError as error:
+            if not index.is_writing(connection):
+                raise
             pack.truncate(mark)
+            self._tree = tree
             pending.error = error
         return head
 
@@ -365,11 +368,20 @@ class Store:
     def _freshen(self) -> None:
         """Bring the index up to main."""
         if not self._index.exists():
+            with self._index.alone():
+                if not self._index.exists():
+                    self._rebuild()
+        try:
+            # A foreign commit doesn't hinder reading what came before it; a write will say what is in the way.
+            with self._locked(), suppress(ForeignCommit):
+                self._catch_up()
+        except StorageFailed:
+            # An index that can't be read is made anew; where it wasn't at fault, that fails in the same way.
             self.reindex()
-            return
-        # A foreign commit doesn't hinder reading what came before it; a write will say what is in the way.
-        with self._locked(), suppress(ForeignCommit):
-            self._catch_up()
+        if versions.tip(self._index.reader()) is None:
+            raise RepositoryRefused(
+                f"{self._repository.git_dir} holds no git-fhir record: its first commit is not one of git-fhir."
+            )
 
     def _catch_up(self) -> None:
         """Apply the commits between the index and main; under the lock. Raises ForeignCommit."""
@@ -407,6 +419,10 @@ class Store:
 
     def reindex(self, progress: OnProgress | None = None) -> None:
         """Make the index anew from git, beside those who read and write, and put it in place."""
+        with self._index.alone():
+            self._rebuild(progress)
+
+    def _rebuild(self, progress: OnProgress | None = None) -> None:
         with self._index.rebuilding() as generation, ExitStack() as stack:
             tip = self._replay_to_main(generation, None, progress)
             stack.enter_context(self._locked())

@@ -16,6 +16,7 @@ from gitstore.errors import (
     NotFound,
     NotSupported,
     StoreError,
+    TooLarge,
     VersionMismatch,
 )
 from gitstore.fhir import Resource
@@ -29,6 +30,9 @@ from gitstore.git.message import safe_author, safe_request_id, safe_words
 from gitstore.git.pack import BLOB, object_id
 from gitstore.interactions import Ask, Create, Delete, Unit, Update, VersionTags
 from gitstore.version import Author, Change, Verb, Version
+
+MAX_STORED = 64 * 1024**2
+"""Bytes of one file. Indentation can make deeply nested JSON 40 times larger than it was sent."""
 
 _VERBS: dict[type, Verb] = {Create: "POST", Update: "PUT", Delete: "DELETE"}
 _NAMES = {Create: "create", Update: "update", Delete: "delete"}
@@ -185,6 +189,8 @@ def _write(
         resource = rewrite(resource, resolver(urls, interaction.full_url))
         _refuse_conditional_references(resource)
     printed = template(target, resource)
+    if len(printed.tail) > MAX_STORED:
+        raise TooLarge(f"`{target}` is larger than {MAX_STORED} bytes in its stored form, which is indented.")
     if isinstance(interaction, Create):
         return Write(entry, verb, target, printed, None, None, False)
     skip = skip_unchanged or interaction.skip_unchanged

@@ -82,11 +82,11 @@ def apply(resource: Resource | None, changes: Sequence[Difference]) -> Resource 
     for change in changes:
         if change.new is ABSENT:
             continue
-        parent = _parent(value, change.steps)
-        if change.old is ABSENT and isinstance(parent, list):
-            parent.insert(change.steps[-1], copy.deepcopy(change.new))
+        parent, place = _parent(value, change.steps), change.steps[-1]
+        if change.old is ABSENT and isinstance(place, int):
+            parent.insert(place, copy.deepcopy(change.new))
         else:
-            parent[change.steps[-1]] = copy.deepcopy(change.new)
+            parent[place] = copy.deepcopy(change.new)
     return value or None
 
 
@@ -189,7 +189,7 @@ def _most_alike(old: list[Any], new: list[Any]) -> list[_Pair]:
     old_traits, new_traits = [_traits(element) for element in old], [_traits(element) for element in new]
     rows, columns = len(old), len(new)
     best = [[0] * (columns + 1) for _ in range(rows + 1)]
-    likeness = [[_likeness(*pair) for pair in ((a, b) for b in new_traits)] for a in old_traits]
+    likeness = [[_likeness(before, after) for after in new_traits] for before in old_traits]
     for i in reversed(range(rows)):
         for j in reversed(range(columns)):
             paired = likeness[i][j] + best[i + 1][j + 1] if likeness[i][j] else 0

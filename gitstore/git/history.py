@@ -30,7 +30,7 @@ class Step:
 def chain(repository: Repository, tip: str, after: str | None = None) -> list[str]:
     """The ids of the first-parent chain up to `tip`, oldest first, without those up to `after`."""
     span = [tip] if after is None else [tip, f"^{after}"]
-    git = ["git", "-C", repository.git_dir, "rev-list", "--first-parent", "--reverse", *span, "--"]
+    git = ["git", "--git-dir", repository.git_dir, "rev-list", "--first-parent", "--reverse", *span, "--"]
     result = subprocess.run(git, check=False, capture_output=True, env=git_environment(), text=True)
     if result.returncode:
         raise RepositoryDamaged(f"git can't walk the record: {result.stderr.strip()}")
@@ -43,7 +43,17 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
     What changed is read from one `git diff-tree`, which is two to four times faster than comparing the trees here.
     """
     ids = list(ids)
-    git = ["git", "-C", repository.git_dir, "diff-tree", "--stdin", "-r", "-z", "--root", "--no-renames"]
+    git = [
+        "git",
+        "--git-dir",
+        repository.git_dir,
+        "diff-tree",
+        "--stdin",
+        "-r",
+        "-z",
+        "--root",
+        "--no-renames",
+    ]
     process = subprocess.Popen(git, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=git_environment())
     assert process.stdin is not None
     assert process.stdout is not None

@@ -13,7 +13,9 @@ FHIR-Request-Id: 5e0a4c6e
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import cast, get_args
 
 from gitstore.errors import Invalid
@@ -37,6 +39,7 @@ RESERVED = frozenset(
         "Purged",
     )
 )
+MAX_SUBJECT = 70
 MAX_VALUE = 200
 """Characters of a trailer's value."""
 
@@ -44,6 +47,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _TRAILER = re.compile(r"(?P<key>[A-Za-z0-9-]+): (?P<value>.*)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CRUD = " .,:;<>\"\\'"
+_DIVIDER = re.compile(r"^(?=---(?:\s|$)|\S+ -{24} >8 -{24}$)", re.MULTILINE)
+"""Lines at which git stops to look for trailers: the start of a patch, and the scissors of an edited message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +67,30 @@ class Message:
 def format_message(message: Message) -> str:
     """The text of the commit message. `words` can't become a trailer: only the last paragraph is parsed."""
     changes = message.changes
-    if len(changes) == 1 and message.interaction != "transaction":
-        subject = f"{message.interaction} {changes[0].resource_id}"
-    elif changes:
-        subject = f"{message.interaction} of {len(changes)} resource{'s' if len(changes) > 1 else ''}"
-    else:
-        subject = message.interaction
     trailers = [f"FHIR-Interaction: {message.interaction}"]
     trailers += [f"FHIR-Version: {change}" for change in changes]
     trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
     if message.request_id:
         trailers.append(f"FHIR-Request-Id: {message.request_id}")
-    paragraphs = [subject, message.words, "\n".join([*trailers, *message.unknown])]
+    paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown])]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def _subject(message: Message) -> str:
+    """What `git log --oneline` shows: for a transaction its types, the most frequent first, as far as a line goes."""
+    changes = message.changes
+    if not changes:
+        return message.interaction
+    if len(changes) == 1 and message.interaction != "transaction":
+        return f"{message.interaction} {changes[0].resource_id}"
+    counts = Counter(change.resource_id.type for change in changes)
+    subject = message.interaction
+    for separator, (type, count) in zip(chain([" "], repeat(", ")), counts.most_common(), strict=False):
+        part = f"{separator}{count} {type}"
+        if len(subject) + len(part) > MAX_SUBJECT:
+            return f"{subject}, …"
+        subject += part
+    return subject
 
 
 def parse_message(text: str) -> Message:
@@ -126,9 +142,12 @@ def safe_request_id(text: str | None) -> str | None:
 
 
 def safe_words(text: str | None) -> str:
-    """The author's words without control characters, and without blank lines at the ends or twice in a row."""
+    """The author's words without control characters, and without blank lines at the ends or twice in a row.
+
+    Lines that would keep git from finding the trailers below them are indented.
+    """
     lines = [_CONTROL.sub(" ", line).rstrip() for line in (text or "").replace("\r\n", "\n").split("\n")]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n ")
+    return _DIVIDER.sub(" ", re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n "))
 
 
 def safe_author(author: Author) -> Author:

@@ -49,7 +49,7 @@ def create(path: str | os.PathLike[str]) -> str:
             ["init", "--quiet", "--bare", "--template=", "--object-format=sha1", os.fspath(folder.absolute())]
         )
         git_dir = os.path.realpath(folder)
-        run_git(["-C", git_dir, "symbolic-ref", "HEAD", layout.REFERENCE])
+        run_git(["--git-dir", git_dir, "symbolic-ref", "HEAD", layout.REFERENCE])
         for name, value in {
             "gc.auto": "0",
             "maintenance.auto": "false",
@@ -57,7 +57,7 @@ def create(path: str | os.PathLike[str]) -> str:
             "receive.denyDeletes": "true",
             "core.logAllRefUpdates": "false",
         }.items():
-            run_git(["-C", git_dir, "config", name, value])
+            run_git(["--git-dir", git_dir, "config", name, value])
         (folder / layout.LOCAL).mkdir()
     except OSError as error:
         raise RepositoryRefused(f"Can't make a repository at {folder}: {error.strerror}.") from error
@@ -150,6 +150,12 @@ class Repository:
             raise RepositoryRefused(f"{self.git_dir} can't be opened: {error}") from error
         self._changed, self._packs = self._pack_folder()
 
+    def _reopen(self) -> None:
+        # A pygit2.Repository refers to itself, so it would keep its packs open until the garbage collector comes by,
+        # and a new one that finds them open keeps them too.
+        self._git.free()
+        self._open()
+
     @property
     def is_bare(self) -> bool:
         return self._git.is_bare
@@ -170,6 +176,10 @@ class Repository:
                 f"{self.git_dir} is a record of format {form!r} for FHIR {fhir_version!r}; this git-fhir knows "
                 f"format {layout.FORMAT} for FHIR {layout.FHIR_VERSION}."
             )
+        if self._git.is_shallow:
+            raise RepositoryRefused(
+                f"{self.git_dir} is a shallow clone, which lacks the beginning of the record: `git fetch --unshallow`."
+            )
 
     def object(self, id: str) -> bytes:
         """The bytes of any object. Raises RepositoryDamaged where it is missing or broken."""
@@ -178,7 +188,7 @@ class Repository:
         except (KeyError, ValueError, pygit2.GitError):
             # Packs may have been consolidated under the open handle: a fresh one sees what there is.
             with self._lock:
-                self._open()
+                self._reopen()
         try:
             return self._read(id)
         except (KeyError, ValueError, pygit2.GitError) as error:
@@ -216,6 +226,7 @@ class Repository:
 
     def commit(self, id: str) -> CommitObject:
         """A commit object by its id. Raises RepositoryDamaged."""
+        self._look_for_packs()
         return parse_commit(self.object(id))
 
     def resolve(self, revision: str) -> str:
@@ -240,7 +251,7 @@ class Repository:
         with self._lock:
             changed, packs = self._pack_folder()
             if self._packs - packs or len(packs - self._packs) >= _REOPEN_AFTER_PACKS:
-                self._open()
+                self._reopen()
             else:
                 self._changed = changed
 

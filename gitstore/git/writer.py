@@ -19,7 +19,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -54,6 +54,7 @@ class Writer:
         self._local = os.path.join(git_dir, layout.LOCAL)
         self._packs = os.path.join(git_dir, "objects", "pack")
         self._main = os.path.join(git_dir, layout.REFERENCE)
+        self._ready = os.path.join(self._local, "main.next")
         try:
             if os.stat(git_dir).st_uid != os.geteuid():
                 raise StorageFailed(f"{git_dir} belongs to another user; only its owner may write to it.")
@@ -133,6 +134,8 @@ class Writer:
             self._write_pack(name, pack_bytes, index_bytes)
             os.rename(self._main + ".lock", self._main)
         except OSError as error:
+            if self._moved(new):
+                raise _not_confirmed(new, error) from error
             self._undo(intent)
             raise storage_error(error, "nothing was written") from error
         except BaseException:
@@ -143,19 +146,22 @@ class Writer:
             os.unlink(self._pack_path(name, "keep"))
             self._record(b"idle", sync=False)
         except OSError as error:
-            raise NotConfirmed(
-                f"The write is in the record as {new}, but the disk did not confirm it: {error.strerror}."
-            ) from error
+            raise _not_confirmed(new, error) from error
+
+    def _moved(self, new: str) -> bool:
+        """Whether main is there after an error: a rename may have been done although the disk reported a failure."""
+        with suppress(OSError, RepositoryDamaged):
+            return self.main() == new
+        return False
 
     def _take_main_lock(self, old: str | None, new: str) -> None:
         # A link fails where a lock stands, as O_EXCL does, and the lock that it makes is never empty or half
         # written, also after a power cut: so ours can always be told from that of another git.
-        ready = os.path.join(self._local, "main.next")
-        self._write_file(ready, f"{new}\n".encode(), mode=0o644)
+        self._write_file(self._ready, f"{new}\n".encode(), mode=0o644)
         deadline = time.monotonic() + self._timeout
         while True:
             try:
-                os.link(ready, self._main + ".lock")
+                os.link(self._ready, self._main + ".lock")
                 break
             except FileExistsError:
                 if time.monotonic() > deadline:
@@ -163,7 +169,7 @@ class Writer:
                         f"Another git holds {layout.REFERENCE}.lock for more than {self._timeout:g} s."
                     ) from None
                 time.sleep(_POLL)
-        os.unlink(ready)
+        os.unlink(self._ready)
         if (found := self.main()) != old:
             raise ForeignCommit(f"{layout.BRANCH} was moved to {found} by another git.", found or "")
 
@@ -200,6 +206,7 @@ class Writer:
 
     def _remove_leftovers(self, intent: _Intent) -> None:
         lock = self._main + ".lock"
+        _unlink(self._ready)
         if self._is_ours(lock, intent):
             _unlink(lock)
         if not self._happened(intent):
@@ -305,11 +312,17 @@ def storage_error(error: OSError, consequence: str) -> StorageFull | StorageFail
     return kind(f"{error.strerror or error}{where}: {consequence}.")
 
 
-def _write_all(descriptor: int, data: bytes, write: Callable[[int, memoryview], int] = os.write) -> None:
+def _not_confirmed(new: str, error: OSError) -> NotConfirmed:
+    return NotConfirmed(
+        f"The write is in the record as {new}, but the disk did not confirm it: {error.strerror}."
+    )
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
     """Write until all bytes are out, however few the system takes at a time."""
     rest = memoryview(data)
     while rest:
-        rest = rest[write(descriptor, rest) :]
+        rest = rest[os.write(descriptor, rest) :]
     if os.fstat(descriptor).st_size != len(data):
         raise OSError(errno.EIO, "the file has another size than was written")
 

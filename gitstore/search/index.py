@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -118,10 +119,23 @@ class Index:
         self._local = threading.local()
 
     @contextmanager
-    def rebuilding(self) -> Iterator[Generation]:
-        """A new, empty index to fill. It is thrown away unless it takes over before the block ends."""
+    def alone(self) -> Iterator[None]:
+        """Wait until no one else makes a new index, of any process, and keep them waiting."""
         try:
             os.makedirs(self._folder, exist_ok=True)
+            lock = os.open(os.path.join(self._folder, "rebuild.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageFailed(f"There is no place for a search index: {error}.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    @contextmanager
+    def rebuilding(self) -> Iterator[Generation]:
+        """A new, empty index to fill; only when `alone`. It is thrown away unless it takes over before the block ends."""
+        try:
             old = [name for name in os.listdir(self._folder) if name.startswith("index-")]
         except OSError as error:
             raise StorageFailed(f"There is no place for a search index: {error}.") from error
@@ -314,6 +328,11 @@ def rollback(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
+def is_writing(connection: sqlite3.Connection) -> bool:
+    """Whether there is a transaction: after some errors, such as a full disk, SQLite has rolled back all of it."""
+    return connection.in_transaction
+
+
 @contextmanager
 def savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     """Leave the block well and its rows stay; leave it badly and they are gone."""
@@ -322,7 +341,8 @@ def savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        execute("ROLLBACK TO unit")
-        execute("RELEASE unit")
+        if is_writing(connection):
+            execute("ROLLBACK TO unit")
+            execute("RELEASE unit")
         raise
     execute("RELEASE unit")

@@ -7,7 +7,6 @@ what it answers for one `upto` never changes.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,18 +143,28 @@ def changes(connection: sqlite3.Connection, sequence: int) -> list[Version]:
 
 
 @storage_errors
-def current(connection: sqlite3.Connection, type: str | None, upto: int) -> Iterator[Version]:
-    """Every resource that is there and not deleted, by type and id."""
+def current(
+    connection: sqlite3.Connection, type: str | None, upto: int, after: ResourceId | None, count: int
+) -> list[Version]:
+    """The next so many resources `after` one, by type and id, that are there and not deleted."""
     where = "" if type is None else "AND r.type = :type"
+    if after is not None:
+        where += " AND (r.type, r.id) > (:after_type, :after_id)"
     rows = connection.execute(
         f"""{_SELECT} WHERE v.blob IS NOT NULL {where} AND v.version = CASE
           WHEN (SELECT n.sequence FROM versions n WHERE n.resource = r.key AND n.version = r.version) <= :upto
           THEN r.version
           ELSE (SELECT max(o.version) FROM versions o WHERE o.resource = r.key AND o.sequence <= :upto) END
-        ORDER BY r.type, r.id""",
-        {"type": TYPE_NUMBERS.get(type or ""), "upto": upto},
+        ORDER BY r.type, r.id LIMIT :count""",
+        {
+            "type": TYPE_NUMBERS.get(type or ""),
+            "upto": upto,
+            "after_type": TYPE_NUMBERS[after.type] if after else None,
+            "after_id": after.id if after else None,
+            "count": count,
+        },
     )
-    return map(_version, rows)
+    return [_version(row) for row in rows]
 
 
 @storage_errors

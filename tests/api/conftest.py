@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -72,15 +73,22 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """Made a minute before START, so that the first version is of START exactly."""
-    path = tmp_path / "record.git"
+@pytest.fixture(scope="session")
+def empty_record(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
+    """Made a minute before START, so that the first version is of START exactly. Opened once, so it has its index."""
+    path = tmp_path_factory.mktemp("empty") / "record.git"
     init(path, clock=lambda: START - 60_000_000)
+    Store.open(path, settings).close()
     return path
 
 
 @pytest.fixture
+def repository(empty_record: Path, tmp_path: Path) -> Path:
+    """A copy: to make a record takes several fsyncs, and most tests need one."""
+    return Path(shutil.copytree(empty_record, tmp_path / "record.git"))
+
+
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     """No fsync: what is tested here is not the disk."""
     return Settings(durability="off", max_body=50_000, max_bundle=200_000, max_entries=20)
@@ -95,7 +103,7 @@ def store(repository: Path, settings: Settings, clock: Clock) -> Iterator[Store]
 
 @pytest.fixture
 def make_client(store: Store, settings: Settings, clock: Clock) -> Callable[..., Client]:
-    def make(settings: Settings = settings) -> Client:
+    def make(settings: Settings = settings, store: Store = store) -> Client:
         ids = count(1)
         return Client(create_app(store, settings, new_request_id=lambda: f"request-{next(ids)}", clock=clock))
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from gitstore import Store
+
 BASE = "http://localhost:8080/fhir"
 
 
@@ -91,10 +93,28 @@ def test_past_versions_can_not_be_updated(client, patient):
     assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
 
 
-def test_every_update_is_a_version_unless_the_setting_says_skip(client, make_client, settings, patient):
-    """6.10 and the choice of this server: fhir.unchangedUpdate."""
+def test_every_update_is_a_version(client, patient):
+    """6.10 and the choice of this server: each accepted update is a commit, also where nothing changed."""
     client.put("Patient/example", patient)
+
     assert client.put("Patient/example", patient).headers["ETag"] == 'W/"2"'
+
+
+def test_unchanged_updates_can_be_skipped(make_client, repository, settings, clock, patient):
+    """6.10: with fhir.unchangedUpdate = skip, 200 with the version there is, and no commit."""
+    settings = replace(settings, unchanged_update="skip")
+    with Store.open(repository, settings, clock=clock) as store:
+        client = make_client(settings, store)
+        made = client.put("Patient/example", patient)
+        again = client.put("Patient/example", patient)
+        told = client.put("Patient/example", patient, Prefer="return=OperationOutcome")
+
+        assert (made.status_code, again.status_code) == (201, 200)
+        assert again.headers["ETag"] == 'W/"1"'
+        assert "Location" not in again.headers
+        assert again.content == made.content
+        assert "left as it is" in told.json["issue"][0]["diagnostics"]
+        assert client.put("Patient/example", patient | {"active": False}).headers["ETag"] == 'W/"2"'
 
 
 @pytest.mark.parametrize("tags", ['W/"1"', '"1"', "1", 'W/"7", W/"1"', "*"])
@@ -228,6 +248,17 @@ def test_the_why_has_limits(client, patient, issue):
 
     assert [each.status_code for each in (fits, long, two_lines)] == [201, 400, 400]
     assert issue(long)[1] == "too-long"
+
+
+def test_a_provenance_in_the_header_is_not_built_yet(client, patient, store):
+    """3.7: refused, because to ignore it would lose it."""
+    before = store.snapshot().commit
+    provenance = '{"resourceType":"Provenance"}'
+
+    assert client.put("Patient/example", patient, X_Provenance=provenance).status_code == 501
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": []}
+    assert client.post("", bundle, X_Provenance=provenance).status_code == 501
+    assert store.snapshot().commit == before
 
 
 def test_a_base_url_of_the_settings_stands_in_every_link(make_client, settings, patient):

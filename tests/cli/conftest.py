@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,16 @@ GRACE = Author("Grace Hopper", "grace@example.org")
 PATIENT = ResourceId("Patient", "example")
 START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 MINUTE = 60_000_000
+FULL_URL = "urn:uuid:5e0a4c6e-0000-4000-8000-000000000001"
 
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No configuration but ours, and an author that git can tell."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
+def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No environment of the developer's that commands read, and an author that git can tell."""
+    for name in [name for name in os.environ if name.startswith("GIT_FHIR_")]:
         monkeypatch.delenv(name)
-    for name in ("PAGER", "LESS", "NO_COLOR", "TERM"):
+    for name in ("GIT_PAGER", "PAGER", "LESS", "NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("GIT_AUTHOR_NAME", GRACE.name)
     monkeypatch.setenv("GIT_AUTHOR_EMAIL", GRACE.email)
 
@@ -107,14 +104,14 @@ GitFhir = Callable[..., Result]
 
 
 @pytest.fixture
-def git_fhir(repository: Path) -> Iterator[GitFhir]:
+def git_fhir(repository: Path) -> GitFhir:
     """`git_fhir("log", "-n", "1")`: run a command on the repository within this process."""
 
     def run(*arguments: str | Path, input: str | bytes | None = None, **environment: str) -> Result:
         command = ["-C", str(repository), *map(str, arguments)]
         return CliRunner().invoke(main, command, input=input, env=environment, prog_name="git-fhir")
 
-    yield run
+    return run
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -125,3 +122,20 @@ def command(*arguments: str | Path) -> list[str]:
 def ndjson(result: Result) -> list[Any]:
     """The lines that a command with --json printed."""
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def report(result: Result) -> dict[str, Any]:
+    """The counts that aren't 0 of `import --json`, and how many were refused."""
+    facts = json.loads(result.stdout)
+    counts = {name: facts[name] for name in ("created", "updated", "deleted", "unchanged", "alreadyImported")}
+    return {name: count for name, count in (counts | {"refused": len(facts["refused"])}).items() if count}
+
+
+def bundle(type: str, *entries: dict[str, Any]) -> str:
+    """A Bundle as JSON."""
+    return json.dumps({"resourceType": "Bundle", "type": type, "entry": entries})
+
+
+def lines(*resources: Any) -> str:
+    """NDJSON; a text is a line as it is."""
+    return "".join((one if isinstance(one, str) else json.dumps(one)) + "\n" for one in resources)

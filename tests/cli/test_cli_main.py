@@ -35,7 +35,7 @@ def test_every_option_is_told_with_its_environment_variable(name: str) -> None:
     """Each option also comes from the environment as GIT_FHIR_…, and the help says so."""
     shown = CliRunner().invoke(main, [name, "-h"], prog_name="git-fhir").stdout
     names = [
-        f"GIT_FHIR_{name}_{parameter.name}".upper()
+        f"GIT_FHIR_{name}_{parameter.opts[-1].lstrip('-').replace('-', '_')}".upper()
         for parameter in main.commands[name].params
         if isinstance(parameter, click.Option)
     ]
@@ -162,23 +162,32 @@ def test_a_reader_that_goes_away_is_no_error(clinic: Path) -> None:
     assert answer.stderr == ""
 
 
-def test_a_clone_that_cannot_be_written_can_be_read(clinic: Path, git_fhir: GitFhir, tmp_path: Path) -> None:
+def test_a_clone_that_cannot_be_written_can_be_read(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The index is then a private one in the user's cache folder, and writing is refused with one line."""
     shutil.rmtree(clinic / "git-fhir")
+    (tmp_path / "patient.json").write_text('{"resourceType": "Patient", "id": "x"}')
+    configuration = Path(os.environ["HOME"]) / ".gitconfig"
+    configuration.write_text("[safe]\n\tdirectory = *\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
     with read_only(clinic):
-        result = git_fhir("ls", "Observation")
-        refused = git_fhir("import", "-", input='{"resourceType": "Patient", "id": "x"}')
+        result, refused = (
+            subprocess.run(command("-C", clinic, *arguments), capture_output=True, text=True, check=False)
+            for arguments in (["ls", "Observation"], ["import", tmp_path / "patient.json"])
+        )
 
     assert result.stdout.startswith("Observation/new-1")
     assert not (clinic / "git-fhir").exists()
     assert list((tmp_path / "cache" / "git-fhir").iterdir())
-    assert refused.exit_code == 1
-    assert "git-fhir: stopped: " in refused.stderr
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("git-fhir: stopped: ")
+    assert refused.stderr.count("\n") == 1
 
 
 @contextmanager
 def read_only(repository: Path) -> Iterator[None]:
-    """Nobody may write; for root, to whom no permission matters, the repository is somebody else's."""
+    """Nobody may write; for root, to whom no permission matters, the repository is a trusted other's."""
     paths = [repository, *repository.rglob("*")]
     for path in paths:
         if os.geteuid() == 0:
@@ -192,13 +201,13 @@ def read_only(repository: Path) -> Iterator[None]:
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(repository: Path, git_fhir: GitFhir) -> None:
-    """An escape sequence in a resource is shown, not obeyed; --json and cat keep to JSON's own escapes."""
-    evil = '{"resourceType": "Patient", "id": "evil", "name": [{"text": "\\u202e\\u009b31m"}]}'
+    """An escape sequence in a resource is shown, not obeyed; what is only space is printed."""
+    evil = '{"resourceType": "Patient", "id": "evil", "name": [{"text": "\\u202e\\u009b31m 山田　太郎"}]}'
     git_fhir("import", "-", input=evil)
 
     shown = git_fhir("show").stdout
 
-    assert "\\u202e\\x9b31m" in shown
+    assert "\\u202e\\x9b31m 山田　太郎" in shown
     assert "\u202e" not in shown
 
 

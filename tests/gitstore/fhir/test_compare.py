@@ -121,7 +121,7 @@ scalars = st.one_of(
 objects = st.recursive(
     st.dictionaries(st.sampled_from(["id", "system", "value", "code", "x"]), scalars, max_size=4),
     lambda inner: st.dictionaries(
-        st.sampled_from(["id", "system", "value", "x", "y", "meta"]),
+        st.sampled_from(["id", "system", "value", "x", "y"]),
         st.one_of(scalars, inner, st.lists(st.one_of(scalars, inner), max_size=5)),
         max_size=4,
     ),
@@ -131,11 +131,8 @@ objects = st.recursive(
 
 @given(objects, objects)
 def test_applying_the_differences_to_the_old_gives_the_new(old: Any, new: Any) -> None:
-    """Nothing is left out and nothing told twice; what the server maintains in meta aside."""
-    made = apply(old, differences(old, new))
-
-    assert differences(made, new) == []
-    assert same(made or {}, new) or "meta" in old or "meta" in new
+    """Nothing is left out and nothing told twice."""
+    assert same(apply(old, differences(old, new)) or {}, new)
 
 
 @given(objects)

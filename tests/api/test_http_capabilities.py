@@ -1,0 +1,157 @@
+"""The CapabilityStatement, walked claim by claim. https://hl7.org/fhir/R4/http.html#capabilities"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from api.app import ROUTES
+from api.capabilities import SYSTEM_LEVEL, TYPE_LEVEL, VERSION
+from gitstore.fhir.definitions import RESOURCE_TYPES
+
+
+@pytest.fixture
+def statement(client):
+    return client.get("metadata").json
+
+
+def test_it_says_what_it_is(statement):
+    """13.1"""
+    assert statement["resourceType"] == "CapabilityStatement"
+    assert (statement["kind"], statement["fhirVersion"], statement["status"]) == (
+        "instance",
+        "4.0.1",
+        "active",
+    )
+    assert statement["implementation"]["url"] == "http://localhost:8080/fhir"
+    assert statement["rest"][0]["mode"] == "server"
+
+
+def test_its_version_is_the_softwares(statement):
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
+
+    assert statement["software"]["version"] == VERSION == project["version"]
+
+
+def test_it_has_every_type(statement):
+    types = [each["type"] for each in statement["rest"][0]["resource"]]
+
+    assert types == list(RESOURCE_TYPES)
+    assert len(types) == 146
+
+
+@pytest.mark.parametrize("mode", ["full", "normative", "terminology"])
+def test_modes_are_answered_with_the_whole(client, statement, mode):
+    """13.2"""
+    assert client.get(f"metadata?mode={mode}").json == statement
+
+
+def test_an_unknown_mode_is_refused(client):
+    """13.2"""
+    assert client.get("metadata?mode=banana").status_code == 400
+
+
+def test_its_tag_changes_with_its_content_only(client):
+    """13.4: 304, and another tag under another base."""
+    first = client.get("metadata")
+
+    assert client.get("metadata", If_None_Match=first.headers["ETag"]).status_code == 304
+    assert client.get("metadata").headers["ETag"] == first.headers["ETag"]
+    assert client.get("metadata", Host="127.0.0.1").headers["ETag"] != first.headers["ETag"]
+
+
+def test_every_format_it_names_works(client, statement):
+    for name in statement["format"]:
+        assert client.get("metadata?_format=" + name.replace("+", "%2B")).status_code == 200
+
+
+def test_every_interaction_it_names_works_on_every_type(client, statement):
+    """13.3: each type's own claims, tried one by one."""
+    for claim in statement["rest"][0]["resource"]:
+        type = claim["type"]
+        assert tuple(each["code"] for each in claim["interaction"]) == TYPE_LEVEL
+        for code in TYPE_LEVEL:
+            assert _works(client, code, type), (code, type)
+        assert claim["versioning"] == "versioned"
+        assert claim["readHistory"] is True
+        assert claim["updateCreate"] is True
+
+
+def _works(client, code, type):
+    """Whether one interaction of a type can be carried out."""
+    resource = {"resourceType": type, "id": "x"}
+    match code:
+        case "create":
+            return client.post(type, resource).status_code == 201
+        case "history-type":
+            return client.get(f"{type}/_history").status_code == 200
+    if client.get(f"{type}/x").status_code == 404 and client.put(f"{type}/x", resource).status_code != 201:
+        return False
+    match code:
+        case "read":
+            return client.get(f"{type}/x").json["resourceType"] == type
+        case "vread":
+            return client.get(f"{type}/x/_history/1").status_code == 200
+        case "history-instance":
+            return client.get(f"{type}/x/_history").status_code == 200
+        case "update":
+            return client.put(f"{type}/x", resource).status_code in (200, 201)
+        case "delete":
+            deleted = client.delete(f"{type}/x").status_code == 204
+            return deleted and client.put(f"{type}/x", resource).status_code == 201
+    return False
+
+
+def test_conditional_reads_work_as_claimed(client, statement, patient):
+    """4.10: full-support means both headers."""
+    client.put("Patient/example", patient)
+
+    assert {each["conditionalRead"] for each in statement["rest"][0]["resource"]} == {"full-support"}
+    assert client.get("Patient/example", If_None_Match='W/"1"').status_code == 304
+    date = "Tue, 14 Nov 2034 22:13:20 GMT"
+    assert client.get("Patient/example", If_Modified_Since=date).status_code == 304
+
+
+def test_conditional_writes_are_not_claimed_and_not_there(client, statement, patient):
+    for claim in statement["rest"][0]["resource"]:
+        assert claim["conditionalCreate"] is False
+        assert claim["conditionalUpdate"] is False
+        assert claim["conditionalDelete"] == "not-supported"
+    assert client.post("Patient", patient, If_None_Exist="a=b").status_code == 501
+    assert client.put("Patient?a=b", patient).status_code == 501
+    assert client.delete("Patient?a=b").status_code == 501
+
+
+def test_the_system_interactions_work(client, statement):
+    codes = tuple(each["code"] for each in statement["rest"][0]["interaction"])
+
+    assert codes == SYSTEM_LEVEL
+    for kind in ("transaction", "batch"):
+        assert client.post("", {"resourceType": "Bundle", "type": kind}).status_code == 200
+    assert client.get("_history").status_code == 200
+
+
+def test_what_is_not_built_is_not_claimed(statement):
+    """2.17, design 7."""
+    assert not any("xml" in name for name in statement["format"])
+    codes = {
+        each["code"]
+        for claim in [*statement["rest"][0]["resource"], statement["rest"][0]]
+        for each in claim["interaction"]
+    }
+    assert not codes & {"search-type", "search-system", "patch"}
+    assert "searchParam" not in str(statement)
+    assert "operation" not in statement["rest"][0]
+
+
+def test_every_interaction_has_its_page():
+    """One word of the specification names code, test and page."""
+    pages = {page.stem for page in Path(__file__).parents[2].joinpath("docs", "interactions").glob("*.md")}
+    named = {"history-instance": "history", "history-type": "history", "history-system": "history"}
+    named |= {"batch": "batch-and-transaction", "transaction": "batch-and-transaction"}
+    codes = {code for _, endpoint in ROUTES for each in endpoint.interactions.values() for code in each}
+
+    assert codes == {*TYPE_LEVEL, *SYSTEM_LEVEL, "capabilities"}
+    assert {named.get(code, code) for code in codes} <= pages

@@ -1,0 +1,147 @@
+"""kill -9 of workers while clients write: what was answered is there, and nothing is half there."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from gitstore import Store
+from gitstore.fhir.ids import ResourceId, VersionId
+
+KILLS = int(os.environ.get("GIT_FHIR_KILLS", "6"))
+CLIENTS = 16
+TYPES = ("Patient", "Encounter", "Observation")
+
+
+class Client(threading.Thread):
+    """Writes version after version of its own resources; keeps what was answered with success."""
+
+    def __init__(
+        self, number: int, port: int, running: threading.Event, answered: threading.Semaphore
+    ) -> None:
+        super().__init__()
+        self.number = number
+        self.port = port
+        self.running = running
+        self.answered = answered
+        self.acknowledged: list[tuple[str, str, int, str]] = []
+        """Type, id, version and the language that says which write it was."""
+        self.failures: list[tuple[int, bytes]] = []
+
+    def run(self) -> None:
+        turn = 0
+        while self.running.is_set():
+            turn += 1
+            try:
+                self.write(f"t-{self.number}-{turn}")
+            except (OSError, http.client.HTTPException):
+                continue  # the worker died: the outcome is unknown, as it is for any client
+
+    def write(self, mark: str) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            if self.number % 4 == 0:
+                self.transaction(connection, mark)
+            else:
+                self.update(connection, mark)
+        finally:
+            connection.close()
+
+    def update(self, connection: http.client.HTTPConnection, mark: str) -> None:
+        body = {"resourceType": "Patient", "id": f"one-{self.number}", "language": mark}
+        status, answer = self.send(connection, "PUT", f"/fhir/Patient/one-{self.number}", body)
+        if status in (200, 201):
+            self.acknowledge("Patient", f"one-{self.number}", answer["meta"]["versionId"], mark)
+
+    def transaction(self, connection: http.client.HTTPConnection, mark: str) -> None:
+        id = f"three-{self.number}"
+        entries = [
+            {
+                "resource": {"resourceType": type, "id": id, "language": mark},
+                "request": {"method": "PUT", "url": f"{type}/{id}"},
+            }
+            for type in TYPES
+        ]
+        bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+        status, answer = self.send(connection, "POST", "/fhir", bundle)
+        if status == 200:
+            for type, entry in zip(TYPES, answer["entry"], strict=True):
+                self.acknowledge(type, id, re.sub(r"\D", "", entry["response"]["etag"]), mark)
+
+    def send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: dict[str, Any]
+    ) -> tuple[int, Any]:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/fhir+json"})
+        response = connection.getresponse()
+        content = response.read()
+        if response.status >= 300:
+            self.failures.append((response.status, content))
+        return response.status, json.loads(content)
+
+    def acknowledge(self, type: str, id: str, version: str, mark: str) -> None:
+        self.acknowledged.append((type, id, int(version), mark))
+        self.answered.release()
+
+
+def workers_of(master: int) -> list[int]:
+    children = Path(f"/proc/{master}/task/{master}/children").read_text(encoding="ascii")
+    return [int(pid) for pid in children.split()]
+
+
+def test_killed_workers_lose_nothing_that_was_answered(record: str) -> None:
+    """After each kill -9 the other worker goes on, the dead one is replaced, and every answered write is there."""
+    command = [sys.executable, "-m", "api", record, "--port", "0", "--workers", "2", "--threads", "16"]
+    master = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert master.stdout is not None
+    port = int(master.stdout.readline().rsplit(":", 1)[1].removesuffix("/fhir\n"))
+    running, answered = threading.Event(), threading.Semaphore(0)
+    running.set()
+    clients = [Client(number, port, running, answered) for number in range(CLIENTS)]
+    chance = random.Random(20260101)
+    for client in clients:
+        client.start()
+    try:
+        for _ in range(KILLS):
+            for _ in range(chance.randint(5, 150)):
+                assert answered.acquire(timeout=60), "no write was answered for a minute"
+            for worker in chance.sample(workers_of(master.pid), k=1):
+                os.kill(worker, signal.SIGKILL)
+    finally:
+        running.clear()
+        for client in clients:
+            client.join()
+        master.terminate()
+        assert master.wait(60) == 0
+        master.stdout.close()
+    check_record(record, clients)
+
+
+def check_record(record: str, clients: list[Client]) -> None:
+    assert [failure for client in clients for failure in client.failures] == []
+    fsck = ["git", "-C", record, "fsck", "--full", "--strict", "--no-dangling"]
+    result = subprocess.run(fsck, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    with Store.open(record) as store:
+        snapshot = store.snapshot()
+        for client in clients:
+            for type, id, version, mark in client.acknowledged:
+                body = snapshot.body(snapshot.vread(ResourceId(type, id), VersionId(version)))
+                assert f'"language": "{mark}"'.encode() in body
+        commits = Counter(
+            (version.resource_id.id, version.commit.id)
+            for type in TYPES
+            for version in snapshot.history(type, count=10**6).versions
+            if version.resource_id.id.startswith("three-")
+        )
+        assert set(commits.values()) == {len(TYPES)}, "a transaction is half there"
+        assert list(store.verify()) == []

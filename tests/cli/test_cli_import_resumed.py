@@ -1,0 +1,122 @@
+"""import of real and of interrupted input: it goes on where it ended, and nothing is created twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import FULL_URL, GitFhir, bundle, command, git, lines, ndjson, patient, report
+
+# Read here, as the fixtures of a test empty the environment.
+SYNTHEA = Path(
+    os.environ.get("GIT_FHIR_SYNTHEA") or Path(__file__).parents[2].parent / "shared" / "data" / "synthea"
+)
+"""Synthea's bundles: where GIT_FHIR_SYNTHEA says, or beside the checkout."""
+
+
+@pytest.mark.skipif(
+    not SYNTHEA.is_dir(), reason="needs Synthea's bundles: set GIT_FHIR_SYNTHEA to their folder"
+)
+def test_two_patients_of_synthea_come_whole(repository: Path, git_fhir: GitFhir) -> None:
+    """965 resources in two commits, every urn:uuid reference resolved; a second import finds them all."""
+    folder = SYNTHEA / "v2.4"
+
+    first = git_fhir("import", folder, "--json")
+    again = git_fhir("import", folder, "--json")
+
+    assert first.exit_code == 0
+    assert report(first) == {"created": 965}
+    assert report(again) == {"alreadyImported": 965}
+    assert git(repository, "rev-list", "--count", "main") == "3\n"
+    with pytest.raises(subprocess.CalledProcessError):  # how git grep says that it found nothing
+        git(repository, "grep", "--quiet", '"reference": "urn:uuid:', "main")
+    assert {line["resourceType"]: line["count"] for line in ndjson(git_fhir("ls", "--json"))}[
+        "Observation"
+    ] == 525
+
+
+def test_an_interrupted_import_reports_and_is_resumed(
+    repository: Path, tmp_path: Path, git_fhir: GitFhir
+) -> None:
+    """Ctrl-C between groups: what is written is counted, and the same command brings the rest, once."""
+    content = lines(*(patient(None, birthDate=f"{year}") for year in range(1000, 1600)))
+    with subprocess.Popen(
+        command("-C", repository, "import", "-", "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.write(content)
+        process.stdin.flush()
+        wait_for_commits(repository, process, 501)
+        process.send_signal(signal.SIGINT)
+        facts = json.loads(process.stdout.read())
+        assert process.stderr.read() == ""
+    assert process.returncode == 130
+    assert facts["interrupted"]
+    assert facts["created"] == 500
+
+    resumed = git_fhir("import", "-", "--json", input=content)
+
+    assert report(resumed) == {"created": 100, "alreadyImported": 500}
+    assert git_fhir("ls").stdout == "600  Patient\n"
+
+
+def wait_for_commits(repository: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Until the process has made so many commits; it keeps its input open, so that it can't be done before."""
+    deadline = time.monotonic() + 60
+    while int(git(repository, "rev-list", "--count", "main")) < count:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+
+
+def test_a_killed_import_is_resumed(repository: Path, git_fhir: GitFhir) -> None:
+    """kill -9 leaves a whole record; a transaction is there or not."""
+    transaction = bundle(
+        "transaction",
+        {"fullUrl": FULL_URL, "resource": patient(None), "request": {"method": "POST", "url": "Patient"}},
+        {"resource": patient("put"), "request": {"method": "PUT", "url": "Patient/put"}},
+    )
+    content = lines(transaction, *(patient(f"p{number}") for number in range(700)))
+    with subprocess.Popen(
+        command("-C", repository, "import", "-"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdin
+        process.stdin.write(content)
+        process.stdin.flush()
+        wait_for_commits(repository, process, 2)
+        process.kill()
+
+    resumed = report(git_fhir("import", "-", "--json", input=content))
+
+    assert resumed["alreadyImported"] == 2
+    assert resumed["unchanged"] + resumed.get("created", 0) == 700
+    assert git_fhir("ls").stdout == "702  Patient\n"
+    assert git_fhir("verify").exit_code == 0
+
+
+def test_what_stops_the_store_stops_the_import(clinic: Path, git_fhir: GitFhir) -> None:
+    """A foreign commit is no fault of the input: one line instead of a refusal for each resource."""
+    git(clinic, "config", "user.email", "x@example.org")
+    tree = git(clinic, "rev-parse", "main^{tree}").strip()
+    commit = git(clinic, "commit-tree", "-m", "by hand", "-p", "main", tree).strip()
+    git(clinic, "update-ref", "refs/heads/main", commit)
+
+    result = git_fhir("import", "-", "--json", input=lines(patient("a"), patient("b")))
+
+    facts = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert commit[:7] in facts["stopped"]
+    assert (facts["created"], facts["refused"]) == (0, [])
+    assert result.stderr.count("\n") == 1
+    assert "git-fhir: stopped: " in result.stderr

@@ -34,8 +34,7 @@ def replay(
         commit, message = read_step(step, tip)
         blobs = [step.files[layout.path(change.resource_id)] for change in message.changes]
         try:
-            with index.savepoint(connection):
-                index.apply(connection, commit, message.changes, blobs)
+            index.apply(connection, commit, message.changes, blobs)
         except RepositoryDamaged as error:
             raise _foreign(step.id, str(error)) from error
         tip = commit

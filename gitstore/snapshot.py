@@ -106,8 +106,8 @@ class Snapshot:
             return Period(first, last)
         start, end = at
         # A version of the very first instant replaces the one before it: that one is not current in the period.
-        first = max(first, min(last, versions.sequence_before(connection, start + 1)) + 1)
-        return Period(first, min(last, versions.sequence_before(connection, end)), current=True)
+        begin = min(last, versions.sequence_before(connection, start + 1)) + 1
+        return Period(begin, min(last, versions.sequence_before(connection, end)), current=True, since=first)
 
     def resources(self, type: str | None = None) -> Iterator[Version]:
         """Every resource that is there and not deleted, by type and id."""

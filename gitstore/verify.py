@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gitstore.errors import ForeignCommit, RepositoryDamaged, StoreError
 from gitstore.fhir import json
@@ -12,12 +12,13 @@ from gitstore.fhir.ids import ResourceId
 from gitstore.fhir.stored import template
 from gitstore.git import layout
 from gitstore.git.history import Step, walk
-from gitstore.git.message import Message, format_message
+from gitstore.git.message import Message, format_message, safe_request_id, safe_words
 from gitstore.git.repository import Repository
 from gitstore.git.trees import Trees
 from gitstore.git.writer import read_main
 from gitstore.replay import OnProgress, missing, read_step
 from gitstore.search import index, versions
+from gitstore.search.soundness import contradictions
 from gitstore.version import Change, Commit
 
 _EVERY = 1000
@@ -57,8 +58,8 @@ def verify(
         yield Finding("branch", layout.REFERENCE, "there is no such branch")
         return
     state = _State()
-    ids = missing(repository, None, main)
     try:
+        ids = missing(repository, None, main)
         for step in walk(repository, ids):
             yield from _commit(repository, connection, state, step)
             if progress is not None and state.commit and state.commit.sequence % _EVERY == 0:
@@ -72,6 +73,8 @@ def verify(
     tip = versions.tip(connection)
     if tip is not None and (state.commit is None or tip.sequence > state.commit.sequence):
         yield Finding("index", tip.id, "the index holds a commit that the record does not")
+    for where, text in contradictions(connection):
+        yield Finding("index", where, text)
 
 
 def _commit(
@@ -97,7 +100,8 @@ def _commit(
 def _message(step: Step, message: Message) -> Iterator[Finding]:
     for trailer in message.unknown:
         yield Finding("trailer", step.id, f"`{trailer}` is unknown to this version of git-fhir")
-    if not message.unknown and format_message(message) != step.commit.message:
+    ours = replace(message, words=safe_words(message.words), request_id=safe_request_id(message.request_id))
+    if not message.unknown and format_message(ours) != step.commit.message:
         yield Finding("message", step.id, "the message is not as git-fhir writes it")
     if step.commit.seconds != message.last_updated // SECOND:
         yield Finding("date", step.id, "the commit's time is not that of its FHIR-Last-Updated")

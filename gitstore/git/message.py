@@ -44,6 +44,7 @@ MAX_VALUE = 200
 """Characters of a trailer's value."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
+_COMMIT_ID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _TRAILER = re.compile(r"(?P<key>[A-Za-z0-9-]+): (?P<value>.*)", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CRUD = " .,:;<>\"\\'"
@@ -62,6 +63,8 @@ class Message:
     words: str = ""
     unknown: tuple[str, ...] = ()
     """FHIR-* trailers that this version of the format doesn't know, as they stand."""
+    adopts: str | None = None
+    """The foreign tip that an adopt commit takes into the record: a commit id."""
 
 
 def format_message(message: Message) -> str:
@@ -72,6 +75,8 @@ def format_message(message: Message) -> str:
     trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
     if message.request_id:
         trailers.append(f"FHIR-Request-Id: {message.request_id}")
+    if message.adopts:
+        trailers.append(f"FHIR-Adopts: {message.adopts}")
     paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown])]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
@@ -116,6 +121,7 @@ def parse_message(text: str) -> Message:
         _single(found, "FHIR-Request-Id") if "FHIR-Request-Id" in found else None,
         "\n\n".join(before[1:]).strip("\n"),
         tuple(unknown),
+        _adopts(_single(found, "FHIR-Adopts")) if "FHIR-Adopts" in found else None,
     )
 
 
@@ -124,6 +130,12 @@ def _single(found: dict[str, list[str]], key: str) -> str:
     if len(values) != 1:
         raise Invalid(f"it has {len(values) or 'no'} {key} trailer{'s' if len(values) > 1 else ''}")
     return values[0]
+
+
+def _adopts(value: str) -> str:
+    if _COMMIT_ID.fullmatch(value) is None:
+        raise Invalid(f"FHIR-Adopts `{value[:MAX_VALUE]}` is no commit id")
+    return value
 
 
 def _change(value: str) -> Change:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 COMMIT, TREE, BLOB = 1, 2, 3
 _OFS_DELTA = 6
@@ -22,6 +22,7 @@ _COPY_COMMAND = struct.Struct("<BLH").pack
 _MAX_DEPTH = 48
 _HEADER = 12
 _COPY = 0x10000
+_INSERT = 127
 
 
 def object_id(kind: int, data: bytes) -> bytes:
@@ -30,8 +31,7 @@ def object_id(kind: int, data: bytes) -> bytes:
     return hashlib.sha1(header + data, usedforsecurity=False).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     id: bytes
     offset: int
     crc: int
@@ -137,16 +137,12 @@ def delta(base: bytes, target: bytes, region: tuple[int, int] | None = None) -> 
     else:
         start, end = region[0], len(target) - region[1]
     middle = target[start : len(target) - end]
-    pieces = [middle[at : at + 127] for at in range(0, len(middle), 127)]
-    return b"".join(
-        [
-            _varint(len(base)),
-            _varint(len(target)),
-            _copies(0, start),
-            *(bytes([len(piece)]) + piece for piece in pieces),
-            _copies(len(base) - end, end),
-        ]
+    inserted = b"".join(
+        bytes((len(piece),)) + piece
+        for piece in (middle[at : at + _INSERT] for at in range(0, len(middle), _INSERT))
     )
+    sizes = _varint(len(base)) + _varint(len(target))
+    return sizes + _copies(0, start) + inserted + _copies(len(base) - end, end)
 
 
 def _common(first: bytes, second: bytes) -> int:
@@ -163,15 +159,17 @@ def _common(first: bytes, second: bytes) -> int:
 
 def _copies(offset: int, size: int) -> bytes:
     """Copy commands. Every byte of offset and size is written, also a zero: a few bytes more, and much less to do."""
-    copies = []
+    copies = b""
     while size > 0:
         length = min(size, _COPY)
-        copies.append(_COPY_COMMAND(0xBF, offset, length % _COPY))  # a size of 0x10000 is written as 0
+        copies += _COPY_COMMAND(0xBF, offset, length % _COPY)  # a size of 0x10000 is written as 0
         offset, size = offset + length, size - length
-    return b"".join(copies)
+    return copies
 
 
 def _varint(number: int) -> bytes:
+    if number <= 0x7F:
+        return bytes((number,))
     digits = bytearray()
     while number > 0x7F:
         digits.append(number & 0x7F | 0x80)

@@ -78,12 +78,15 @@ def run_git(arguments: Sequence[str]) -> str:
 
 
 def git_environment() -> dict[str, str]:
-    """The environment for git children: whichever repository the caller's variables name is not meant."""
+    """The environment for git children: whichever repository the caller's variables name is not meant.
+
+    Nor are replacements (`git replace`), which show this clone another record than the commits hold.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_SYSTEM", "GIT_EXEC_PATH"):
         if name in os.environ:
             kept[name] = os.environ[name]
-    return kept | {"LC_ALL": "C"}
+    return kept | {"LC_ALL": "C", "GIT_NO_REPLACE_OBJECTS": "1"}
 
 
 def read_settings(path: str | os.PathLike[str]) -> Settings:
@@ -102,7 +105,11 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
     return replace(Settings(), **found)
 
 
-_CHOICES = {"fhir.durability": ("full", "off"), "fhir.unchangedUpdate": ("version", "skip")}
+_CHOICES = {
+    "fhir.durability": ("full", "off"),
+    "fhir.unchangedUpdate": ("version", "skip"),
+    "fhir.foreignCommits": ("refuse", "adopt"),
+}
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
 

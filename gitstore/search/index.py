@@ -226,6 +226,8 @@ def apply(
     Raises RepositoryDamaged where a version is not the next one of its resource.
     """
     execute = connection.execute
+    # All that can be refused is refused before the first row is written.
+    standing = [_standing(connection, change, commit.id) for change in changes]
     before = execute("SELECT versions FROM commits WHERE sequence = ?", (commit.sequence - 1,)).fetchone()
     execute(
         "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -240,9 +242,9 @@ def apply(
         ),
     )
     made = []
-    for position, (change, blob) in enumerate(zip(changes, blobs, strict=True)):
+    for position, (change, blob, stands) in enumerate(zip(changes, blobs, standing, strict=True)):
         type = TYPE_NUMBERS[change.resource_id.type]
-        key, created = _advance(connection, type, change, deleted=blob is None, commit=commit.id)
+        key, created = _advance(connection, stands, change, deleted=blob is None)
         last = execute(
             "SELECT ordinal FROM versions WHERE type = ? ORDER BY sequence DESC, position DESC LIMIT 1",
             (type,),
@@ -267,23 +269,30 @@ def apply(
     return made
 
 
-def _advance(
-    connection: sqlite3.Connection, type: int, change: Change, *, deleted: bool, commit: str
-) -> tuple[int, bool]:
-    """Move a resource to its next version: its key, and whether it was not there before."""
+def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tuple[int | None, bool]:
+    """The key of the resource, None for a new one, and whether it is deleted. Raises RepositoryDamaged."""
     row = connection.execute(
-        "SELECT key, version, deleted FROM resources WHERE type = ? AND id = ?", (type, change.resource_id.id)
+        "SELECT key, version, deleted FROM resources WHERE type = ? AND id = ?",
+        (TYPE_NUMBERS[change.resource_id.type], change.resource_id.id),
     ).fetchone()
-    key, version, was_deleted = row or (None, 0, 1)
+    key, version, deleted = row or (None, 0, 1)
     if change.version_id != version + 1:
         raise RepositoryDamaged(
             f"Commit {commit} makes version {change.version_id} of {change.resource_id}, whose last one is {version}.",
             commit,
         )
+    return key, bool(deleted)
+
+
+def _advance(
+    connection: sqlite3.Connection, standing: tuple[int | None, bool], change: Change, *, deleted: bool
+) -> tuple[int, bool]:
+    """Move a resource to its next version: its key, and whether it was not there before."""
+    key, was_deleted = standing
     if key is None:
         cursor = connection.execute(
             "INSERT INTO resources (type, id, version, deleted) VALUES (?, ?, ?, ?)",
-            (type, change.resource_id.id, change.version_id, deleted),
+            (TYPE_NUMBERS[change.resource_id.type], change.resource_id.id, change.version_id, deleted),
         )
         key = cursor.lastrowid
         assert key is not None
@@ -291,7 +300,7 @@ def _advance(
         connection.execute(
             "UPDATE resources SET version = ?, deleted = ? WHERE key = ?", (change.version_id, deleted, key)
         )
-    return key, bool(was_deleted) and not deleted
+    return key, was_deleted and not deleted
 
 
 def _author_key(connection: sqlite3.Connection, author: Author) -> int:
@@ -318,8 +327,12 @@ def begin(connection: sqlite3.Connection) -> None:
 
 @storage_errors
 def commit(connection: sqlite3.Connection) -> None:
-    """Make what was written visible to every connection."""
-    connection.execute("COMMIT")
+    """Make what was written visible to every connection; where that fails, forget it."""
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        rollback(connection)
+        raise
 
 
 def rollback(connection: sqlite3.Connection) -> None:

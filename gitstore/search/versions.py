@@ -55,12 +55,14 @@ def _is_number(text: str) -> bool:
 class Period:
     """Which versions of a history are meant, by sequence, both ends included.
 
-    With `current` those that were current at some time in it: also what was in force when it began.
+    With `current` those that were current at some time in it: also what was in force when it began, but for versions
+    made before `since`.
     """
 
     first: int
     last: int
     current: bool = False
+    since: int = 1
 
 
 # Commits
@@ -189,7 +191,7 @@ def instance_history(
     """A page of one resource's history, newest first, and how many versions there are in all."""
     last = _last_version(connection, resource_id, period.last)
     first = _last_version(connection, resource_id, period.first - 1) + (0 if period.current else 1)
-    first = max(first, 1)
+    first = max(first, 1, _last_version(connection, resource_id, period.since - 1) + 1)
     low, high, order = first, last, "DESC"
     if cursor is not None and cursor.newer:
         low, order = max(low, cursor.first + 1), "ASC"
@@ -215,9 +217,15 @@ def history(
             "(v.sequence >= :first OR NOT EXISTS (SELECT 1 FROM versions n WHERE n.resource = v.resource"
             " AND n.version = v.version + 1 AND n.sequence < :first))"
         )
+        conditions.append("v.sequence >= :since")
     else:
         conditions.append("v.sequence >= :first")
-    values: dict[str, object] = {"first": period.first, "last": period.last, "count": count}
+    values: dict[str, object] = {
+        "first": period.first,
+        "last": period.last,
+        "since": period.since,
+        "count": count,
+    }
     if type is not None:
         conditions.append("v.type = :type")
         values["type"] = TYPE_NUMBERS.get(type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,11 +12,24 @@ from typing import Any
 
 import pytest
 
-from gitstore import Author, Create, Locked, Settings, StorageFull, Store, StoreError, Unit, Update, VersionMismatch
+from gitstore import (
+    Ask,
+    Author,
+    Create,
+    Locked,
+    Settings,
+    StorageFull,
+    Store,
+    StoreError,
+    Unit,
+    Update,
+    VersionMismatch,
+)
 from gitstore.errors import NotConfirmed, StorageFailed
 from gitstore.fhir.ids import ResourceId
 from gitstore.git import writer
 from gitstore.git.writer import Writer
+from gitstore.queue import Pending
 
 START = 1_767_268_800_000_000
 PATIENT = ResourceId("Patient", "p")
@@ -23,7 +37,7 @@ PATIENT = ResourceId("Patient", "p")
 
 def update(if_match: int | None = None, **elements: Any) -> Update:
     resource = {"resourceType": "Patient", "id": "p"} | elements
-    return Update(PATIENT, resource, if_match=frozenset(str(if_match)) if if_match else None)
+    return Update(PATIENT, resource, if_match=frozenset([str(if_match)]) if if_match else None)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +140,13 @@ def test_a_lock_that_is_held_too_long_is_said_and_nothing_was_written(record, cl
         before = git("rev-parse", "main")
         holder = Writer(record)
         with holder.locked():
-            with pytest.raises(Locked, match="locked by another process for more than 0.05 s"):
+            with pytest.raises(Locked, match=r"locked by another process for more than 0\.05 s"):
                 store.commit([update()], ada)
             [refused] = store.commit_each([Unit([update()], ada)])
             assert isinstance(refused, Locked)
         holder.close()
 
+        store._queue._timeout = 30
         [outcome] = store.commit([update()], ada)
 
         assert outcome.version is not None
@@ -139,10 +154,39 @@ def test_a_lock_that_is_held_too_long_is_said_and_nothing_was_written(record, cl
         assert git("rev-list", f"{before}..main").count("\n") == 0
 
 
+def test_a_unit_that_is_being_written_is_waited_for_however_long_it_takes(record, clock, ada, monkeypatch):
+    """Only one that still waits for its turn may time out: the other might happen after all."""
+    waits: list[bool] = []
+    started, enough = threading.Event(), threading.Event()
+    wait = Pending.wait
+
+    def answer(_: Any) -> bool:
+        started.set()
+        return enough.wait(30)
+
+    def counted(pending: Pending, seconds: float) -> bool:
+        started.wait(30)
+        waits.append(wait(pending, seconds))
+        if len(waits) == 3:
+            enough.set()
+        return waits[-1]
+
+    monkeypatch.setattr(Pending, "wait", counted)
+    with Store.open(record, Settings(durability="off", lock_timeout=0.01), clock=clock) as store:
+        slow = [Ask(answer), update()]
+
+        asked, written = store.commit(slow, ada, interaction="transaction")
+
+    assert asked.answer is True
+    assert written.version is not None
+    assert waits[:3] == [False, False, False]
+
+
 def test_a_lock_of_a_foreign_git_is_said_too(record, clock, ada):
     lock = Path(record, "refs", "heads", "main.lock")
     with Store.open(record, Settings(durability="off", lock_timeout=0.05), clock=clock) as store:
         lock.write_text("")
+        store._queue._timeout = 30  # only the wait for the foreign lock is to be short
         with pytest.raises(Locked, match="Another git holds"):
             store.commit([update()], ada)
         assert store.snapshot().counts() == {}
@@ -196,7 +240,9 @@ def test_what_the_disk_did_not_confirm_has_happened_and_is_read(record, clock, a
     """NotConfirmed is the one error after which the units are there."""
     with Store.open(record, clock=clock) as store:
         with monkeypatch.context() as patched:
-            patched.setattr(writer, "os", FailingOs("fsync", 5, first=5))  # main.next, pack, idx, folder: then main's
+            patched.setattr(
+                writer, "os", FailingOs("fsync", 5, first=5)
+            )  # main.next, pack, idx, folder: then main's
             with pytest.raises(NotConfirmed, match="is in the record as") as unconfirmed:
                 store.commit([update()], ada)
 
@@ -228,20 +274,24 @@ def test_an_index_without_room_fails_the_units_and_not_the_record(store, ada, gi
     assert list(store.verify()) == []
 
 
-def test_an_index_that_can_not_commit_has_to_catch_up_before_it_answers(store, ada, monkeypatch):
-    """The units have happened with main's move; the index is derived."""
+def test_an_index_that_can_not_commit_has_to_catch_up_before_it_answers(store, ada):
+    """The units have happened with main's move; the index is derived. Nothing is answered from one that is behind."""
+    connection: Any = store._index.writer()
 
-    def fail(connection: Any) -> None:
-        raise StorageFull("no room")
+    def deny_commit(action: int, argument: str, *_: Any) -> int:
+        is_commit = action == sqlite3.SQLITE_TRANSACTION and argument == "COMMIT"
+        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
 
-    with monkeypatch.context() as patched:
-        patched.setattr("gitstore.search.index.commit", fail)
-        [outcome] = store.commit([update()], ada)
-        assert outcome.version is not None
-        with pytest.raises(StorageFull):
+    connection.set_authorizer(deny_commit)
+    [outcome] = store.commit([update()], ada)
+    assert outcome.version is not None
+    for _ in range(2):
+        with pytest.raises(StorageFailed, match="not authorized"):
             store.snapshot()
+    connection.set_authorizer(None)
 
     assert store.snapshot().read(PATIENT) == outcome.version
+    assert store.commit([update(1)], ada)[0].changed
     assert list(store.verify()) == []
 
 

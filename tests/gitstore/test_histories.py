@@ -58,7 +58,7 @@ def test_the_instance_must_have_existed(told):
 
 
 def seconds(number: float) -> int:
-    return START + int(number * SECOND)
+    return START + round(number * SECOND)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,7 @@ def test_since_is_at_or_after_an_instant(told, since, expected):
         ((6, 7), "b3 a4"),
         ((100, 200), "b3 a4"),
         ((-100, 100), "b3 a4 b2 a3 a2 b1 a1"),
-        ((3, 3), "b1"),
-    ][:-1],
+    ],
 )
 def test_at_is_what_was_current_at_some_time_in_the_period(told, at, expected):
     """A version is current from its instant until that of the next one, a deletion from then on. rest-conformance 15.9"""
@@ -195,6 +194,9 @@ def walk(store: Store, scope: Any, count: int, write: Any, **question: Any) -> l
         link = str(back[-1].newer)
         back.append(store.snapshot(pin).history(scope, cursor=Cursor.parse(link), count=count, **question))
         assert len(back) < 1000
+    assert [page.older for page in reversed(back)] == [page.older for page in pages], (
+        "it goes on from anywhere"
+    )
     assert {page.total for page in [*pages, *back]} == {pages[0].total}
     assert all(0 < len(page.versions) <= count for page in pages if pages[0].total)
     forward = [version for page in pages for version in page.versions]
@@ -245,7 +247,9 @@ def test_a_count_of_zero_only_counts(told):
     assert (page.versions, page.total, page.older, page.newer) == ([], 7, None, None)
 
 
-@pytest.mark.parametrize("cursor", ["o0.0", "n999999999.0", "o999999999.5", "n0.0", "o3.99", f"o{'9' * 18}.{'9' * 18}"])
+@pytest.mark.parametrize(
+    "cursor", ["o0.0", "n999999999.0", "o999999999.5", "n0.0", "o3.99", f"o{'9' * 18}.{'9' * 18}"]
+)
 def test_a_cursor_from_nowhere_gives_a_page(told, cursor):
     """A link that someone edited: versions in order, or none; never an error."""
     for scope in SCOPES:

@@ -45,7 +45,13 @@ def delete(store: Store, author: Author, if_match: frozenset[str] | None = None)
 
 def test_versions_are_counted_through_every_interaction(store, ada):
     """One number for each, without gap, also over a deletion and the revival after it."""
-    made = [put(store, ada), put(store, ada, active=True), delete(store, ada), put(store, ada), delete(store, ada)]
+    made = [
+        put(store, ada),
+        put(store, ada, active=True),
+        delete(store, ada),
+        put(store, ada),
+        delete(store, ada),
+    ]
     [transaction] = store.commit([Update(PATIENT, patient())], ada, interaction="transaction")
 
     assert [
@@ -169,7 +175,9 @@ def test_a_version_that_never_was_is_not_found(store, ada, version_id):
     assert type(missing.value) is NotFound
 
 
-@pytest.mark.parametrize("reference", ["Patient/none", "Observation/example", "Patient/EXAMPLE", "Nothing/example"])
+@pytest.mark.parametrize(
+    "reference", ["Patient/none", "Observation/example", "Patient/EXAMPLE", "Nothing/example"]
+)
 def test_a_resource_that_never_was_is_not_found(store, ada, reference):
     put(store, ada)
     resource_id = ResourceId(*reference.split("/"))
@@ -407,7 +415,9 @@ def test_the_commit_says_who_when_what_and_why(store, ada, git):
     """docs/format.md, "The commit"."""
     store.commit([Update(PATIENT, patient())], ada, request_id="5e0a4c6e", message="Seen twice.\n\nReally.")
 
-    assert git("log", "-1", "--format=%an <%ae>|%cn <%ce>|%ad|%cd", "--date=iso-strict", "main").split("|") == [
+    assert git("log", "-1", "--format=%an <%ae>|%cn <%ce>|%ad|%cd", "--date=iso-strict", "main").split(
+        "|"
+    ) == [
         "Ada Lovelace <ada@clinic.example>",
         "git-fhir <git-fhir@fhir.invalid>",
         "2026-01-01T12:00:01+00:00",
@@ -435,7 +445,11 @@ def test_the_store_commits_only_resources_and_keeps_the_first_files(store, ada, 
     put(store, ada)
     delete(store, ada)
 
-    assert git("ls-tree", "-r", "--name-only", "main").split("\n") == [".gitattributes", "README.md", "git-fhir.json"]
+    assert git("ls-tree", "-r", "--name-only", "main").split("\n") == [
+        ".gitattributes",
+        "README.md",
+        "git-fhir.json",
+    ]
     assert git("diff", "--name-status", "main~1", "main") == f"D\t{path_of(PATIENT)}"
 
 
@@ -447,7 +461,11 @@ def test_a_revision_that_is_no_commit_of_the_record_is_not_found(store, revision
 
 def test_a_commit_beside_the_record_is_not_found(store, git):
     git("tag", "beside", git("commit-tree", "main^{tree}", "-m", "beside"))
-    git("tag", "copy", git("commit-tree", "main^{tree}", "-p", "main", "-m", git("log", "-1", "--format=%B", "main")))
+    git(
+        "tag",
+        "copy",
+        git("commit-tree", "main^{tree}", "-p", "main", "-m", git("log", "-1", "--format=%B", "main")),
+    )
 
     for revision in ("beside", "copy"):
         with pytest.raises(NotFound, match=revision):

@@ -138,7 +138,11 @@ REFUSED = {
         VersionMismatch,
         1,
     ),
-    "a delete's condition fails": ([Create(resource("Patient")), Delete(PATIENT, frozenset("7"))], VersionMismatch, 1),
+    "a delete's condition fails": (
+        [Create(resource("Patient")), Delete(PATIENT, frozenset("7"))],
+        VersionMismatch,
+        1,
+    ),
     "the same resource twice": (
         [Update(PATIENT, resource("Patient", "p")), Create(resource("Patient")), Delete(PATIENT)],
         Invalid,
@@ -193,7 +197,11 @@ def test_a_transaction_that_changes_nothing_is_no_commit(store, ada, git):
         Ask(lambda snapshot: snapshot.commit.sequence),
     )
 
-    assert [(outcome.changed, outcome.answer) for outcome in outcomes] == [(False, None), (False, None), (False, 2)]
+    assert [(outcome.changed, outcome.answer) for outcome in outcomes] == [
+        (False, None),
+        (False, None),
+        (False, 2),
+    ]
     assert state(store, git) == before
 
 
@@ -262,7 +270,7 @@ def test_a_question_that_is_refused_leaves_nothing_in_its_group(store, ada, git)
         "Patient/p/_history/3",
     ]
     assert git("rev-list", "--count", "main") == "4"
-    assert git("fsck", "--full", "--strict", "--no-dangling") == ""
+    assert git("fsck", "--full", "--strict", "--unreachable") == "", "not one object of what was refused"
     assert "packs: 2" in git("count-objects", "-v").split("\n"), "that of init, and one for the group"
     assert list(store.verify()) == []
 

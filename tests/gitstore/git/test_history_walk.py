@@ -98,7 +98,18 @@ def test_what_is_no_plain_file_is_told_apart(record, plain, mode):
     assert [is_odd for _, _, is_odd in steps(record, [root, odd, back])] == [False, True, True]
 
 
-NAMES = ["with space", "tab\there", "new\nline", 'quo"te', "back\\slash", ":colon", "é", "\udcff", "0" * 40, "-x"]
+NAMES = [
+    "with space",
+    "tab\there",
+    "new\nline",
+    'quo"te',
+    "back\\slash",
+    ":colon",
+    "é",
+    "\udcff",
+    "0" * 40,
+    "-x",
+]
 
 
 def test_any_name_of_a_file_is_read(record, plain):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.commits import format_commit, parse_commit
 from gitstore.git.message import (
     INTERACTIONS,
+    MAX_SUBJECT,
     Message,
     format_message,
     parse_message,
@@ -100,21 +103,38 @@ def fields(message: Message) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("interaction", "count", "subject"),
+    ("interaction", "types", "subject"),
     [
-        ("init", 0, "init"),
-        ("create", 1, "create Patient/0"),
-        ("delete", 1, "delete Patient/0"),
-        ("transaction", 1, "transaction of 1 resource"),
-        ("transaction", 3, "transaction of 3 resources"),
+        ("init", "", "init"),
+        ("create", "Patient", "create Patient/0"),
+        ("delete", "Patient", "delete Patient/0"),
+        ("transaction", "Patient", "transaction 1 Patient"),
+        ("transaction", "Patient Encounter Patient", "transaction 2 Patient, 1 Encounter"),
+        ("adopt", "Encounter Patient", "adopt 1 Encounter, 1 Patient"),
     ],
 )
-def test_the_subject_says_what_happened(interaction, count, subject):
-    changes = tuple(
-        Change("PUT", ResourceId("Patient", str(number)), VersionId(1)) for number in range(count)
-    )
+def test_the_subject_says_what_happened(interaction, types, subject):
+    """docs/format.md, "Subject": for several resources their types, the most frequent first."""
+    assert subject_of(interaction, types.split()) == subject
 
-    assert format_message(Message(interaction, changes, INSTANT)).partition("\n")[0] == subject
+
+def subject_of(interaction: str, types: Sequence[str]) -> str:
+    changes = [
+        Change("PUT", ResourceId(type, str(number)), VersionId(1)) for number, type in enumerate(types)
+    ]
+    return format_message(Message(interaction, tuple(changes), INSTANT)).partition("\n")[0]
+
+
+@given(st.lists(st.sampled_from(RESOURCE_TYPES), min_size=1, max_size=30))
+@QUICK
+def test_the_subject_stays_one_short_line(types):
+    """So that `git log --oneline` is read at a glance; what doesn't fit is said to be more."""
+    subject = subject_of("transaction", types)
+
+    assert len(subject) <= MAX_SUBJECT + len(", …")
+    named = subject.removeprefix("transaction ").removesuffix(", …").split(", ")
+    assert set(named) <= {f"{types.count(type)} {type}" for type in types}
+    assert subject.endswith("…") == (len(named) < len(set(types)))
 
 
 def said(message: Message) -> tuple[object, ...]:

@@ -275,6 +275,23 @@ def test_objects_are_read_on_after_a_repack_has_removed_their_packs(record, git)
     assert [repository.blob(id) for id in ids] == [f"text {n}".encode() for n in range(5)]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at descriptors in /proc")
+def test_packs_that_are_gone_are_let_go_of(record, git):
+    """A file that is open keeps its room on the disk, also after it was removed."""
+    old = publish_by_hand(record, {"x": "old"})[1]
+    git("update-ref", "refs/keep/old", old)
+    repository = Repository(record)
+    assert repository.blob(old) == b"old"
+    git("repack", "-ad", "--quiet")
+    new = publish_by_hand(record, {"x": "new"})[1]
+
+    assert repository.blob(new) == b"new"
+
+    folder = Path("/proc/self/fd")
+    open_files = [os.readlink(path) for path in folder.iterdir() if path.is_symlink()]
+    assert [name for name in open_files if record in name and name.endswith("(deleted)")] == []
+
+
 def test_what_is_remembered_is_bounded(record, monkeypatch):
     """A cache by object id is always right; it must only not grow for ever."""
     monkeypatch.setattr("gitstore.git.repository._CACHE_BYTES", 1600)
@@ -337,7 +354,19 @@ def test_a_revision_names_a_commit_as_in_git(record, git, revision):
 
 @pytest.mark.parametrize(
     "revision",
-    ["", "nothing", "HEAD~1", "HEAD^{tree}", "HEAD..main", "0" * 40, "HEAD:README.md", "^HEAD", "\x00", "\ud800", "@{1"],
+    [
+        "",
+        "nothing",
+        "HEAD~1",
+        "HEAD^{tree}",
+        "HEAD..main",
+        "0" * 40,
+        "HEAD:README.md",
+        "^HEAD",
+        "\x00",
+        "\ud800",
+        "@{1",
+    ],
 )
 def test_a_revision_that_names_no_commit_is_not_found(record, revision):
     with pytest.raises(NotFound, match="names no commit"):

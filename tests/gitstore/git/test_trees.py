@@ -115,7 +115,9 @@ def test_removing_what_is_not_there_changes_nothing():
 def test_only_the_trees_on_the_path_are_written():
     """One commit costs the folders above its file, however many others there are."""
     memory = Memory()
-    tree = memory.edit(None, {f"Patient/{a}/{b}/x.json": BLOBS[0] for a, b in itertools.product("012", "012")})
+    tree = memory.edit(
+        None, {f"Patient/{a}/{b}/x.json": BLOBS[0] for a, b in itertools.product("012", "012")}
+    )
     pack = Pack()
 
     memory.trees.edit(tree, nest({"Patient/1/2/x.json": BLOBS[1]}), pack)
@@ -172,7 +174,12 @@ def test_parsing_keeps_entries_as_they_stand(bare, git_in):
     tree = memory.edit(id, {"new": BLOBS[1]})
 
     assert tree is not None
-    assert list(parse(memory.objects[tree]).places) == [b"120000 link", b"100644 new", b"160000 sub", b"100755 x"]
+    assert list(parse(memory.objects[tree]).places) == [
+        b"120000 link",
+        b"100644 new",
+        b"160000 sub",
+        b"100755 x",
+    ]
     assert object_id(TREE, memory.objects[tree]) == tree
 
 

@@ -53,7 +53,9 @@ def connection(search_index: Index) -> index.Connection:
 
 @pytest.mark.parametrize("version", [2, 3, 7])
 def test_a_first_version_that_is_not_1_is_damage(connection, version):
-    with pytest.raises(RepositoryDamaged, match=f"makes version {version} of Patient/1, whose last one is 0") as found:
+    with pytest.raises(
+        RepositoryDamaged, match=f"makes version {version} of Patient/1, whose last one is 0"
+    ) as found:
         index.apply(connection, commit(2), [put(version)], [BLOB])
 
     assert found.value.commit == commit(2).id
@@ -67,6 +69,18 @@ def test_a_version_that_is_not_the_next_one_is_damage(connection, version):
 
     with pytest.raises(RepositoryDamaged, match="whose last one is 2"):
         index.apply(connection, commit(4), [put(version)], [BLOB])
+
+
+def test_what_is_refused_leaves_no_row(search_index, connection):
+    """Replay stops at such a commit, and keeps what came before it: nothing of it may be among that."""
+    other = ResourceId("Observation", "1")
+
+    with pytest.raises(RepositoryDamaged):
+        index.apply(connection, commit(2), [put(1, other), put(9)], [BLOB, BLOB])
+
+    assert versions.tip(connection) == commit(1)
+    assert versions.newest(connection, other, 9) is None
+    assert connection.execute("SELECT count(*) FROM resources").fetchone() == (0,)
 
 
 def test_a_sequence_or_instant_that_is_there_already_is_refused(connection):
@@ -111,8 +125,7 @@ def test_a_savepoint_that_is_left_badly_takes_its_rows_with_it(search_index, con
     with pytest.raises(RepositoryDamaged), index.savepoint(connection):
         index.apply(connection, commit(3), [put(2), put(9)], [BLOB, BLOB])
     with pytest.raises(KeyError), index.savepoint(connection):
-        index.apply(connection, commit(3), [put(2)], [BLOB])
-        raise KeyError
+        raise KeyError(index.apply(connection, commit(3), [put(2)], [BLOB]))
     with index.savepoint(connection):
         made = index.apply(connection, commit(3), [put(2)], [BLOB])
     index.commit(connection)
@@ -140,9 +153,9 @@ def test_a_reader_can_not_write(search_index):
 
 def test_errors_of_sqlite_leave_as_errors_of_the_store(search_index, connection):
     connection.execute("PRAGMA max_page_count = 1")
+    many = [ResourceId("Patient", str(number)) for number in range(5000)]
     with pytest.raises(StorageFull, match="No room for the search index"):
-        for number in range(2, 5000):
-            index.apply(connection, commit(number), [put(1, ResourceId("Patient", str(number)))], [BLOB])
+        index.apply(connection, commit(2), [put(1, one) for one in many], [BLOB] * len(many))
 
     other = Index(search_index._folder)
     other.writer().execute("PRAGMA busy_timeout = 0")
@@ -196,14 +209,15 @@ def test_only_the_newest_generation_stays(search_index):
         rebuild(search_index, 2)
 
     names = os.listdir(search_index._folder)
-    assert [name for name in names if name.endswith(".sqlite") and name != "index.sqlite"] == ["index-4.sqlite"]
+    assert [name for name in names if name.endswith(".sqlite") and name != "index.sqlite"] == [
+        "index-4.sqlite"
+    ]
     assert os.readlink(os.path.join(search_index._folder, "index.sqlite")) == "index-4.sqlite"
 
 
 def test_a_rebuild_that_fails_leaves_the_old_generation(search_index):
     with pytest.raises(KeyError), search_index.alone(), search_index.rebuilding() as generation:
-        index.apply(generation.connection, commit(1), [], [])
-        raise KeyError
+        raise KeyError(index.apply(generation.connection, commit(1), [], []))
 
     assert versions.tip(search_index.reader()) == commit(1)
     assert not [name for name in os.listdir(search_index._folder) if name.startswith("index-2")]

@@ -1,0 +1,84 @@
+"""Groups: which units share one durable write. docs/architecture.md, "Writing" """
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from gitstore.errors import Unavailable
+from gitstore.queue import MAX_BYTES, MAX_UNITS, Pending, WriteQueue
+from gitstore.transaction import Prepared
+from gitstore.version import ANONYMOUS
+
+
+def pending(size: int) -> Pending:
+    return Pending(Prepared(0, (), (), "update", ANONYMOUS, None, "", size))
+
+
+class Leader:
+    """Stands for the store: notes the sizes of each group, once all units are waiting."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.go = threading.Event()
+
+    def __call__(self, take: Callable[[], list[Pending]]) -> None:
+        assert self.go.wait(30)
+        group = take()
+        self.groups.append([one.prepared.size for one in group])
+        for one in group:
+            one.finish()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([1, 2, 3], [[1, 2, 3]]),
+        ([0] * (MAX_UNITS + 1), [[0] * MAX_UNITS, [0]]),
+        ([1, MAX_BYTES - 1, 1], [[1, MAX_BYTES - 1], [1]]),
+        ([1, MAX_BYTES], [[1], [MAX_BYTES]]),
+        ([MAX_BYTES + 1, 1, 2], [[MAX_BYTES + 1], [1, 2]]),
+        ([1, MAX_BYTES + 1, 2], [[1], [MAX_BYTES + 1], [2]]),
+    ],
+    ids=["all", "128-units", "32-MiB", "too-much-together", "large-first", "large-between"],
+)
+def test_a_group_has_as_many_units_as_there_is_room_for(sizes, groups):
+    """In the order in which they came; one that is larger than the room goes alone."""
+    leader = Leader()
+    queue = WriteQueue(leader, timeout=30)
+    units = [pending(size) for size in sizes]
+    queue.submit(units[:1])
+    queue.submit(units[1:])
+    leader.go.set()
+
+    for unit in units:
+        queue.wait(unit)
+    queue.close()
+
+    assert leader.groups == groups
+
+
+def test_closing_writes_what_waits_and_takes_nothing_more():
+    leader = Leader()
+    queue = WriteQueue(leader, timeout=30)
+    unit = pending(1)
+    queue.submit([unit])
+    leader.go.set()
+
+    queue.close()
+    queue.close()
+
+    assert unit.wait(0)
+    with pytest.raises(Unavailable, match="closed"):
+        queue.submit([pending(1)])
+
+
+def test_a_queue_that_nobody_used_has_no_thread():
+    """So a process may fork until its first write."""
+    before = threading.active_count()
+    queue = WriteQueue(Leader(), timeout=30)
+
+    assert threading.active_count() == before
+    queue.close()

@@ -8,7 +8,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import TypeAlias
 
+from gitstore.adoption import Adoption, examine
 from gitstore.errors import (
     ForeignCommit,
     NotConfirmed,
@@ -39,6 +41,10 @@ from gitstore.version import Author, Commit
 
 SERVER = Author("git-fhir", "git-fhir@fhir.invalid")
 """The committer of every commit."""
+
+
+MakeCommits: TypeAlias = Callable[[Commit, index.Connection, Pack], Commit]
+"""Puts commits on top of one, into the index and a pack, and returns the last of them."""
 
 
 def now() -> int:
@@ -105,14 +111,16 @@ class Store:
         clock: Callable[[], int] = now,
         new_id: Callable[[], str] = random_id,
         cache_folder: str | None = None,
+        quarantine: str | None = None,
     ) -> Store:
         """Open the record in a git directory (see `discover`), and bring its index up to date.
 
-        Where the git directory can't be written by us, the index is a private one in `cache_folder`.
+        Where the git directory can't be written by us, the index is a private one in `cache_folder`. `quarantine` is
+        where git keeps the objects of a push that its hooks haven't accepted yet: see `foreign`.
         Raises RepositoryRefused where there is no record of a format that this version knows.
         """
         git_dir = os.fspath(path)
-        repository = Repository(git_dir)
+        repository = Repository(git_dir, quarantine)
         repository.check_format()
         folder = os.path.join(git_dir, layout.LOCAL)
         is_private = not _is_ours(git_dir)
@@ -224,13 +232,16 @@ class Store:
         except StoreError as error:
             return error
 
-    def _prepare(self, unit: Unit) -> Prepared:
+    def _check_writable(self) -> None:
         if self._writer is None:
             raise StorageFailed(f"{self._repository.git_dir} can't be written by this user.")
         if not self._repository.is_bare:
             raise RepositoryRefused(
                 f"{self._repository.git_dir} has a work tree, which a write would leave behind; write to a bare clone."
             )
+
+    def _prepare(self, unit: Unit) -> Prepared:
+        self._check_writable()
         return prepare(unit, self._new_id, skip_unchanged=self.settings.unchanged_update == "skip")
 
     # Writing, in the writer's thread
@@ -252,20 +263,34 @@ class Store:
         """Write a group of units: one transaction of the index, one pack, one move of main."""
         assert self._writer is not None
         self._writer.check_space(2 * sum(pending.prepared.size for pending in group))
-        self._catch_up()
+        try:
+            self._catch_up()
+        except ForeignCommit as error:
+            if self.settings.foreign_commits != "adopt" or error.problems:
+                raise
+            self._adopt()
+
+        def units(head: Commit, connection: index.Connection, pack: Pack) -> Commit:
+            for pending in group:
+                head = self._write_unit(pending, head, connection, pack)
+            return head
+
+        self._publish(units)
+
+    def _publish(self, make: MakeCommits, main: str | None = None) -> Commit:
+        """One transaction of the index, one pack, one move of main, which is at the tip or at the foreign `main`."""
+        assert self._writer is not None
         connection = self._index.writer()
         tip = versions.tip(connection)
         assert tip is not None
-        head = tip
         pack = Pack()
         index.begin(connection)
         try:
-            for pending in group:
-                head = self._write_unit(pending, head, connection, pack)
+            head = make(tip, connection, pack)
             if head is tip:
                 index.rollback(connection)
-                return
-            self._writer.publish(pack, tip.id, head.id)
+                return tip
+            self._writer.publish(pack, main or tip.id, head.id)
         except NotConfirmed:
             self._commit_index(connection)
             raise
@@ -273,6 +298,7 @@ class Store:
             index.rollback(connection)
             raise
         self._commit_index(connection)
+        return head
 
     def _write_unit(self, pending: Pending, head: Commit, connection: index.Connection, pack: Pack) -> Commit:
         """One unit on top of `head`, in the index's transaction and the pack; a refused one leaves nothing there."""
@@ -280,7 +306,7 @@ class Store:
         try:
             with index.savepoint(connection):
                 pending.outcomes, head = self._make_commit(pending.prepared, head, connection, pack)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  # raised again in the caller's thread, and nobody else's
             if not index.is_writing(connection):
                 raise
             pack.truncate(mark)
@@ -296,17 +322,22 @@ class Store:
         outcomes = [Outcome()] * prepared.entries
         made = [one for one in planned if one.change is not None]
         changes = [one.change for one in made if one.change is not None]
-        if made:
+        if made or prepared.adopts:
             blobs = [pack.add(BLOB, one.body) if one.body is not None else None for one in made]
             paths = [layout.path(change.resource_id) for change in changes]
             tree = self._trees.edit(self._tree_of(head), nest(dict(zip(paths, blobs, strict=True))), pack)
             assert tree is not None
             text = format_message(
                 Message(
-                    prepared.interaction, tuple(changes), last_updated, prepared.request_id, prepared.words
+                    prepared.interaction,
+                    tuple(changes),
+                    last_updated,
+                    prepared.request_id,
+                    prepared.words,
+                    adopts=prepared.adopts,
                 )
             )
-            data = format_commit(tree, head.id, prepared.author, SERVER, last_updated, text)
+            data = format_commit(tree, head.id, prepared.author, SERVER, last_updated, text, prepared.adopts)
             id = pack.add(COMMIT, data).hex()
             head = Commit(
                 id,
@@ -350,6 +381,61 @@ class Store:
         except Unavailable:
             index.rollback(connection)
             self._writer.mark_index(behind=True)
+
+    # Commits that are not ours
+
+    def foreign(self, new: str | None = None) -> Adoption | None:
+        """What `adopt` would come to, or would if a push moved main to the commit `new`; None where all is ours.
+
+        Raises ForeignCommit where main, or `new`, does not build on the record: a rewound or forced main.
+        """
+        with self._locked():
+            with suppress(ForeignCommit):
+                self._catch_up()
+            main = new or self._main()
+            connection = self._index.writer()
+            tip = versions.tip(connection)
+            assert tip is not None
+            if self._repository.contains(tip.id, main):
+                # What is ours among the pushed commits goes into the index for a moment only.
+                index.begin(connection)
+                try:
+                    replay(self._repository, connection, tip, missing(self._repository, tip, main))
+                    return None
+                except ForeignCommit:
+                    tip = versions.tip(connection) or tip
+                finally:
+                    index.rollback(connection)
+        return examine(self._repository, tip, main, self.settings)
+
+    def adopt(self) -> Commit | None:
+        """Take foreign commits on main into the record, in one commit; returns it, None where there are none.
+
+        Raises ForeignCommit, with all its problems, where that can't be.
+        """
+        self._check_writable()
+        with self._locked():
+            try:
+                self._catch_up()
+            except ForeignCommit:
+                return self._adopt()
+        return None
+
+    def _adopt(self) -> Commit:
+        assert self._writer is not None
+        main = self._main()
+        before = versions.tip(self._index.writer())
+        assert before is not None
+        adoption = examine(self._repository, before, main, self.settings)
+        if adoption.problems:
+            self._foreign = (main, adoption.refusal())
+            raise self._foreign[1]
+        self._writer.check_space(2 * adoption.prepared.size)
+        self._writer.settle()
+        return self._publish(
+            lambda head, connection, pack: self._make_commit(adoption.prepared, head, connection, pack)[1],
+            main,
+        )
 
     # Keeping the index true to git
 

@@ -26,7 +26,7 @@ from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import ResourceId, VersionId, check_id
 from gitstore.fhir.references import references, rewrite
 from gitstore.fhir.stored import Template, template
-from gitstore.git.message import safe_author, safe_request_id, safe_words
+from gitstore.git.message import INTERACTIONS, safe_author, safe_request_id, safe_words
 from gitstore.git.pack import BLOB, object_id
 from gitstore.interactions import Ask, Create, Delete, Unit, Update, VersionTags
 from gitstore.version import Author, Change, Verb, Version
@@ -63,6 +63,8 @@ class Prepared:
     request_id: str | None
     words: str
     size: int
+    adopts: str | None = None
+    """The foreign tip that the unit takes into the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def prepare(unit: Unit, new_id: Callable[[], str], *, skip_unchanged: bool = Fal
 
     Raises Invalid or NotSupported; in a transaction with the entry at fault.
     """
+    if unit.interaction not in (None, *INTERACTIONS):
+        raise ValueError(f"{unit.interaction} is no interaction of the format")
     is_transaction = unit.interaction == "transaction"
     targets = _targets(unit, new_id)
     urls = {

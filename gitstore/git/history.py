@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from gitstore.errors import RepositoryDamaged
-from gitstore.git.commits import CommitObject
-from gitstore.git.repository import Repository, git_environment
+from gitstore.git.commits import CommitObject, parse_commit
+from gitstore.git.repository import Repository
 
 _ABSENT = "0" * 40
 _FILE_MODES = ("100644", "000000")
@@ -30,8 +30,17 @@ class Step:
 def chain(repository: Repository, tip: str, after: str | None = None) -> list[str]:
     """The ids of the first-parent chain up to `tip`, oldest first, without those up to `after`."""
     span = [tip] if after is None else [tip, f"^{after}"]
-    git = ["git", "--git-dir", repository.git_dir, "rev-list", "--first-parent", "--reverse", *span, "--"]
-    result = subprocess.run(git, check=False, capture_output=True, env=git_environment(), text=True)
+    return _rev_list(repository, "--first-parent", *span)
+
+
+def between(repository: Repository, after: str, tip: str) -> list[str]:
+    """The ids of all commits that `tip` builds on and `after` doesn't, whichever parent leads there, oldest first."""
+    return _rev_list(repository, "--topo-order", tip, f"^{after}")
+
+
+def _rev_list(repository: Repository, *arguments: str) -> list[str]:
+    git = ["git", "--git-dir", repository.git_dir, "rev-list", "--reverse", *arguments, "--"]
+    result = subprocess.run(git, check=False, capture_output=True, env=repository.environment, text=True)
     if result.returncode:
         raise RepositoryDamaged(f"git can't walk the record: {result.stderr.strip()}")
     return result.stdout.split()
@@ -54,7 +63,7 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
         "--root",
         "--no-renames",
     ]
-    process = subprocess.Popen(git, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=git_environment())
+    process = subprocess.Popen(git, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=repository.environment)
     assert process.stdin is not None
     assert process.stdout is not None
     feeder = threading.Thread(target=_feed, args=(process.stdin, ids, parent), daemon=True)
@@ -93,7 +102,7 @@ def _steps(repository: Repository, ids: list[str], tokens: Iterator[str]) -> Ite
                 odd |= old_mode not in _FILE_MODES or new_mode not in _FILE_MODES
                 files[next(tokens)] = None if blob == _ABSENT else blob
                 token = next(tokens, None)
-        yield Step(id, repository.commit(id), files, odd)
+        yield Step(id, parse_commit(repository.object(id)), files, odd)
     if token is not None:
         raise RepositoryDamaged(f"git diff-tree printed `{token[:80]}` where a commit was expected.")
 

@@ -228,9 +228,9 @@ def apply(
     execute = connection.execute
     # All that can be refused is refused before the first row is written.
     standing = [_standing(connection, change, commit.id) for change in changes]
-    before = execute("SELECT versions FROM commits WHERE sequence = ?", (commit.sequence - 1,)).fetchone()
     execute(
-        "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?)",
+        """INSERT INTO commits VALUES
+        (?, ?, ?, ?, ?, ?, ? + coalesce((SELECT versions FROM commits WHERE sequence = ?), 0))""",
         (
             commit.sequence,
             bytes.fromhex(commit.id),
@@ -238,26 +238,24 @@ def apply(
             commit.interaction,
             _author_key(connection, commit.author),
             commit.request_id,
-            (before[0] if before else 0) + len(changes),
+            len(changes),
+            commit.sequence - 1,
         ),
     )
     made = []
     for position, (change, blob, stands) in enumerate(zip(changes, blobs, standing, strict=True)):
         type = TYPE_NUMBERS[change.resource_id.type]
         key, created = _advance(connection, stands, change, deleted=blob is None)
-        last = execute(
-            "SELECT ordinal FROM versions WHERE type = ? ORDER BY sequence DESC, position DESC LIMIT 1",
-            (type,),
-        ).fetchone()
         execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            """INSERT INTO versions VALUES (?, ?, ?, ?, ?, 1 + coalesce(
+              (SELECT ordinal FROM versions WHERE type = ?5 ORDER BY sequence DESC, position DESC LIMIT 1), 0),
+            ?, ?, ?)""",
             (
                 key,
                 change.version_id,
                 commit.sequence,
                 position,
                 type,
-                (last[0] if last else 0) + 1,
                 VERBS.index(change.verb),
                 created,
                 bytes.fromhex(blob) if blob else None,

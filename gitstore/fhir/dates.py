@@ -7,11 +7,13 @@ front door: it orders, it adds, and it has the precision of meta.lastUpdated.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 from gitstore.errors import Invalid, Issue
 
 SECOND = 1_000_000
+_OWN_LENGTH = len("2026-11-21T22:30:00.123456Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(
     r"(?P<year>\d{4})(-(?P<month>\d\d)(-(?P<day>\d\d)"
@@ -35,6 +37,10 @@ def parse_instant(text: str) -> int:
     match = _DATE.fullmatch(text)
     if match is None or match["second"] is None or match["zone"] is None:
         raise _invalid(text, "an instant such as 2026-11-21T22:30:00Z")
+    if len(text) == _OWN_LENGTH and match["second"] != "60":
+        # As the record writes it: a rebuild reads one for each commit, and this takes a quarter of the time.
+        with suppress(ValueError):
+            return _microseconds(datetime.fromisoformat(text))
     return _start(match, text)
 
 

@@ -45,8 +45,9 @@ MAX_VALUE = 200
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_TRAILER = re.compile(r"(?P<key>[A-Za-z0-9-]+): (?P<value>.*)", re.ASCII)
+_TRAILER = re.compile(r"[A-Za-z0-9-]+: .*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_VERBS = frozenset(get_args(Verb))
 _CRUD = " .,:;<>\"\\'"
 _DIVIDER = re.compile(r"^(?=---(?:\s|$)|\S+ -{24} >8 -{24}$)", re.MULTILINE)
 """Lines at which git stops to look for trailers: the start of a patch, and the scissors of an edited message."""
@@ -104,12 +105,12 @@ def parse_message(text: str) -> Message:
     found: dict[str, list[str]] = {}
     unknown = []
     for line in last.split("\n"):
-        match = _TRAILER.fullmatch(line)
-        if match is None:
+        key, colon, value = line.partition(": ")
+        if key in RESERVED and colon:
+            found.setdefault(key, []).append(value)
+        elif _TRAILER.fullmatch(line) is None:
             raise Invalid("its message doesn't end in FHIR trailers")
-        if match["key"] in RESERVED:
-            found.setdefault(match["key"], []).append(match["value"])
-        elif match["key"].startswith("FHIR-"):
+        elif key.startswith("FHIR-"):
             unknown.append(line)
     interaction = _single(found, "FHIR-Interaction")
     if interaction not in INTERACTIONS:
@@ -143,7 +144,7 @@ def _change(value: str) -> Change:
     type, _, rest = reference.partition("/")
     id, _, version = rest.partition("/_history/")
     version_id = parse_version_id(version)
-    if verb not in get_args(Verb) or not is_resource_type(type) or not is_id(id) or version_id is None:
+    if verb not in _VERBS or not is_resource_type(type) or not is_id(id) or version_id is None:
         raise Invalid(f"FHIR-Version `{value[:MAX_VALUE]}` can't be read")
     return Change(cast(Verb, verb), ResourceId(type, id), version_id)
 

@@ -276,6 +276,8 @@ def _last_version(connection: sqlite3.Connection, resource_id: ResourceId, upto:
     if row is None:
         return 0
     key, high = row
+    if upto < 1:
+        return 0
     low, probe = 0, high
     while low < high:
         (sequence,) = connection.execute(

@@ -1,18 +1,34 @@
-"""Makes gitstore/fhir/definitions.jsonl.xz, the structure of FHIR R4 as data, from HL7's own package (CC0).
+"""Makes the data of gitstore/fhir, the definitions of FHIR R4, from HL7's own packages (CC0).
 
-    python -m tools.build_definitions [hl7.fhir.r4.examples-4.0.1.tgz]
+    python -m tools.build_definitions [hl7.fhir.r4.examples-4.0.1.tgz hl7.fhir.r4.expansions-4.0.1.tgz]
 
-Without an argument the package comes from the folder FHIR_PACKAGES_CACHE (by default
-~/.cache/git-fhir/packages), where `npm pack` puts it if it isn't there yet.
+Without arguments the packages come from the folder FHIR_PACKAGES_CACHE (by default
+~/.cache/git-fhir/packages), where `npm pack` puts them if they aren't there yet.
 
 The data is compressed text with one section on each line, a JSON object with one property. Types are sorted
-by name, elements stand in the order of FHIR:
+by name, elements stand in the order of FHIR.
 
-    types      name -> kind (resource or complex-type), base, abstract (only where true)
-    elements   type or path of a backbone element -> name (`value[x]` for a choice) -> types, min, max
+definitions.jsonl.xz:
+
+    types        name -> kind (resource or complex-type), base, abstract (only where true)
+    elements     type or path of a backbone element -> name (`value[x]` for a choice) -> types, min, max and,
+                 where there is something to say: summary, modifier, binding ([strength, value set]),
+                 targets (Reference or canonical -> the types it may lead to), profiles (type -> profile of it)
+    constraints  type, element or profile -> [key, severity, FHIRPath], ...
+
+codes.jsonl.xz:
+
+    codes        value set of a required binding -> code system -> codes
+
+search.jsonl.xz:
+
+    parameters   SearchParameter's code, base, type, expression, target, component, modifier, comparator, chain
+                 and multipleOr, by its id in the order of the specification
+    compartments type -> resource type -> search parameters
 
 A type with a dot, such as Patient.contact, is the path of the backbone element that has the children, be it
-the element itself or the one that its contentReference names.
+the element itself or the one that its contentReference names. `constraints` leave out ele-1, which says that
+nothing is empty, and what an element has only because its type has it.
 """
 
 from __future__ import annotations
@@ -31,10 +47,12 @@ from pathlib import Path
 from typing import Any
 
 EXAMPLES = ("hl7.fhir.r4.examples", "4.0.1")
-TARGET = Path(__file__).parent.parent / "gitstore" / "fhir" / "definitions.jsonl.xz"
+EXPANSIONS = ("hl7.fhir.r4.expansions", "4.0.1")
+FOLDER = Path(__file__).parent.parent / "gitstore" / "fhir"
 
 _SHA256 = {
     EXAMPLES: "dce87f1b5b9341867033f7d1f544fa1b5232503f6d62813887ac6b8a8b6cb682",
+    EXPANSIONS: "18b2b00a6e26328bdbe4b2e273de5be32dfce21be37e0f582d18882bbce24e69",
 }
 
 _DEFINITIONS = frozenset(
@@ -65,6 +83,27 @@ _BUNDLES_OF_DEFINITIONS = frozenset(
         "valuesets",
     ]
 )
+_KINDS = ("resource", "complex-type")
+_EVERYWHERE = (
+    "ele-1",
+    "ext-1",
+    "txt-1",
+    "txt-2",
+)  # all elements; Extension, which keeps it; the narrative's HTML
+_OF_A_SEARCH_PARAMETER = (
+    "code",
+    "base",
+    "type",
+    "expression",
+    "target",
+    "component",
+    "modifier",
+    "comparator",
+    "chain",
+    "multipleOr",
+)
+_SIMPLE_QUANTITY = "http://hl7.org/fhir/StructureDefinition/SimpleQuantity"  # the one profile in the base
+_TOO_COSTLY = "http://hl7.org/fhir/StructureDefinition/valueset-toocostly"
 _FHIR_TYPE = "http://hl7.org/fhir/StructureDefinition/structuredefinition-fhir-type"
 
 
@@ -78,7 +117,7 @@ def package(name: str, version: str) -> Path:
     Raises PackageMissingError where it isn't there and can't be downloaded.
     """
     folder = Path(os.environ.get("FHIR_PACKAGES_CACHE") or "~/.cache/git-fhir/packages").expanduser()
-    path = folder / f"{name}-{version}.tgz"
+    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -128,27 +167,42 @@ def instances(tgz: Path) -> Iterator[tuple[str, bytes]]:
             yield name, content
 
 
-def definitions(tgz: Path) -> bytes:
-    """The lines of the data, before compression; the same for the same package."""
+def data(examples: Path, expansions: Path) -> dict[str, bytes]:
+    """The files of the data before compression, by name; the same for the same packages."""
     types: dict[str, Any] = {}
     elements: dict[str, dict[str, Any]] = {}
-    for name, content in files(tgz):
-        if not name.startswith("StructureDefinition-"):
-            continue
-        structure = json.loads(content)
-        if (
-            structure["kind"] not in ("resource", "complex-type")
-            or structure.get("derivation") == "constraint"
-        ):
-            continue
-        types[structure["type"]] = _type(structure)
-        elements |= _elements(structure)
-    return _line("types", types) + _line("elements", elements)
+    constraints: dict[str, list[list[str]]] = {}
+    search: dict[str, Any] = {}
+    compartments: dict[str, Any] = {}
+    for name, content in files(examples):
+        if name.startswith("StructureDefinition-"):
+            structure = json.loads(content)
+            if structure["url"] == _SIMPLE_QUANTITY:
+                constraints["SimpleQuantity"] = _own_constraints(
+                    structure["snapshot"]["element"][0], ["sqty-1"]
+                )
+            elif structure["kind"] in _KINDS and structure.get("derivation") != "constraint":
+                types[structure["type"]] = _type(structure)
+                elements |= _elements(structure)
+                constraints |= _constraints(structure)
+        elif name == "Bundle-searchParams.json":
+            search = _search_parameters(json.loads(content))
+        elif name.startswith("CompartmentDefinition-") and name != "CompartmentDefinition-example.json":
+            compartment = json.loads(content)
+            compartments[compartment["code"]] = _compartment(compartment)
+    bindings = _required(elements)
+    return {
+        "definitions.jsonl.xz": _line("types", types)
+        + _line("elements", elements)
+        + _line("constraints", _without_inherited(constraints, types)),
+        "codes.jsonl.xz": _line("codes", _codes(expansions, bindings)),
+        "search.jsonl.xz": _line("parameters", search, sort=False) + _line("compartments", compartments),
+    }
 
 
-def _line(section: str, content: dict[str, Any]) -> bytes:
-    sorted_content = dict(sorted(content.items()))
-    return json.dumps({section: sorted_content}, separators=(",", ":")).encode() + b"\n"
+def _line(section: str, content: dict[str, Any], *, sort: bool = True) -> bytes:
+    ordered = dict(sorted(content.items())) if sort else content
+    return json.dumps({section: ordered}, separators=(",", ":")).encode() + b"\n"
 
 
 def _type(structure: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +230,134 @@ def _elements(structure: dict[str, Any]) -> dict[str, dict[str, Any]]:
             codes = ["id"]  # the snapshots say string here
         else:
             codes = [_code(type) for type in element["type"]]
-        description = {"types": codes, "min": element["min"], "max": element["max"]}
+        description = {"types": codes, "min": element["min"], "max": element["max"], **_rules(element)}
         children.setdefault(parent, {})[name] = description
     return children
+
+
+def _rules(element: dict[str, Any]) -> dict[str, Any]:
+    """What an element says beyond types and cardinality; most say nothing."""
+    rules: dict[str, Any] = {}
+    if element.get("isSummary"):
+        rules["summary"] = True
+    if element.get("isModifier"):
+        rules["modifier"] = True
+    binding = element.get("binding")
+    if binding and "valueSet" in binding:
+        rules["binding"] = [binding["strength"], binding["valueSet"].partition("|")[0]]
+    targets = {
+        type["code"]: sorted(map(_last_segment, type["targetProfile"]))
+        for type in element.get("type", ())
+        if "targetProfile" in type
+    }
+    if targets:
+        rules["targets"] = targets
+    profiles = {
+        type["code"]: _last_segment(type["profile"][0])
+        for type in element.get("type", ())
+        if "profile" in type
+    }
+    if profiles:
+        rules["profiles"] = profiles
+    return rules
+
+
+def _last_segment(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def _required(elements: dict[str, dict[str, Any]]) -> set[str]:
+    """The value sets of all required bindings."""
+    bindings = (
+        rules["binding"]
+        for children in elements.values()
+        for rules in children.values()
+        if "binding" in rules
+    )
+    return {value_set for strength, value_set in bindings if strength == "required"}
+
+
+def _constraints(structure: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """The invariants of a type and its elements, by path."""
+    found: dict[str, list[list[str]]] = {}
+    for element in structure["snapshot"]["element"]:
+        keys = [
+            constraint["key"]
+            for constraint in element.get("constraint", ())
+            if constraint["key"] not in _EVERYWHERE
+        ]
+        if element["path"] == "Extension":
+            keys.append("ext-1")
+        if keys:
+            found[element["path"]] = _own_constraints(element, keys)
+    return found
+
+
+def _own_constraints(element: dict[str, Any], keys: list[str]) -> list[list[str]]:
+    return [
+        [constraint["key"], constraint["severity"], constraint["expression"]]
+        for constraint in element["constraint"]
+        if constraint["key"] in keys
+    ]
+
+
+def _without_inherited(
+    constraints: dict[str, list[list[str]]], types: dict[str, dict[str, Any]]
+) -> dict[str, list[list[str]]]:
+    """The same, where what a type has from its base stands only there (dom-2 at DomainResource)."""
+    own: dict[str, list[list[str]]] = {}
+    for path, rules in constraints.items():
+        inherited: list[list[str]] = constraints.get(types.get(path, {}).get("base", ""), [])
+        if remaining := [rule for rule in rules if rule not in inherited]:
+            own[path] = remaining
+    return own
+
+
+def _codes(expansions: Path, value_sets: set[str]) -> dict[str, dict[str, list[str]]]:
+    """System and codes of each of the value sets that can be expanded as a whole."""
+    codes: dict[str, dict[str, list[str]]] = {}
+    for _, content in files(expansions):
+        value_set = json.loads(content)
+        if value_set["url"] not in value_sets:
+            continue
+        expansion = value_set["expansion"]
+        if any(extension["url"] == _TOO_COSTLY for extension in expansion.get("extension", ())):
+            continue
+        systems: dict[str, list[str]] = {}
+        for concept in _concepts(expansion["contains"]):
+            systems.setdefault(concept["system"], []).append(concept["code"])
+        codes[value_set["url"]] = systems
+    return codes
+
+
+def _concepts(contains: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for concept in contains:
+        if "code" in concept:
+            yield concept
+        yield from _concepts(concept.get("contains", []))
+
+
+def _search_parameters(bundle: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    parameters = (entry["resource"] for entry in bundle["entry"])
+    return {
+        _last_segment(parameter["url"]): {
+            name: _components(parameter[name]) if name == "component" else parameter[name]
+            for name in _OF_A_SEARCH_PARAMETER
+            if name in parameter
+        }
+        for parameter in parameters
+    }
+
+
+def _components(components: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"definition": _last_segment(component["definition"]), "expression": component["expression"]}
+        for component in components
+    ]
+
+
+def _compartment(definition: dict[str, Any]) -> dict[str, list[str]]:
+    return {resource["code"]: resource["param"] for resource in definition["resource"] if "param" in resource}
 
 
 def _code(type: dict[str, Any]) -> str:
@@ -190,11 +369,11 @@ def _code(type: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    tgz = Path(arguments[0]) if arguments else package(*EXAMPLES)
-    data = definitions(tgz)
-    compressed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
-    TARGET.write_bytes(compressed)
-    print(f"{TARGET.name}: {len(data):,} bytes, {len(compressed):,} compressed")
+    examples, expansions = map(Path, arguments) if arguments else (package(*EXAMPLES), package(*EXPANSIONS))
+    for name, content in data(examples, expansions).items():
+        compressed = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+        (FOLDER / name).write_bytes(compressed)
+        print(f"{name}: {len(content):,} bytes, {len(compressed):,} compressed")
 
 
 if __name__ == "__main__":

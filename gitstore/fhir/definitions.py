@@ -11,11 +11,19 @@ import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-_DATA = Path(__file__).with_name("definitions.jsonl.xz")
+_FOLDER = Path(__file__).parent
+_FILES = {
+    "types": "definitions.jsonl.xz",
+    "elements": "definitions.jsonl.xz",
+    "constraints": "definitions.jsonl.xz",
+    "codes": "codes.jsonl.xz",
+    "parameters": "search.jsonl.xz",
+    "compartments": "search.jsonl.xz",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,56 @@ class Element:
     min: int
     max: int | None
     choice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ElementDefinition:
+    """What the specification says about one element, such as `value[x]` of an Observation.
+
+    `binding` is strength and value set (a URL without version); `targets` the types that a Reference or
+    canonical may lead to, by these two words, and absent where it may be any; `profiles` the profile that a
+    value of some type must fit (`{"Quantity": "SimpleQuantity"}`). `types` and `max` are as in `Element`.
+    """
+
+    name: str
+    types: tuple[str, ...]
+    min: int
+    max: int | None
+    summary: bool
+    modifier: bool
+    binding: tuple[str, str] | None
+    targets: Mapping[str, frozenset[str]]
+    profiles: Mapping[str, str]
+
+
+class Constraint(NamedTuple):
+    """An invariant: its key (`obs-6`), severity (error or warning) and FHIRPath expression."""
+
+    key: str
+    severity: str
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParameter:
+    """A search parameter of the base specification. https://hl7.org/fhir/R4/searchparameter.html
+
+    `id` is the end of its URL (`clinical-patient`); `target` the types that a reference may lead to;
+    `components` (id of a parameter, expression) where the type is composite. `expression` is None for _text,
+    _content and _query.
+    """
+
+    id: str
+    code: str
+    base: tuple[str, ...]
+    type: str
+    expression: str | None
+    target: frozenset[str]
+    components: tuple[tuple[str, str], ...]
+    modifiers: tuple[str, ...]
+    comparators: tuple[str, ...]
+    chain: tuple[str, ...]
+    multiple_or: bool
 
 
 def is_resource_type(name: str) -> bool:
@@ -66,16 +124,129 @@ def elements(type_path: str) -> Mapping[str, Element]:
 
 
 @functools.cache
+def element_definitions(type_path: str) -> Mapping[str, ElementDefinition]:
+    """What `elements` leaves out, by name in FHIR (`value[x]`), in order. Raises KeyError as `elements` does."""
+    return {
+        name: ElementDefinition(
+            name,
+            tuple(description["types"]),
+            description["min"],
+            None if description["max"] == "*" else int(description["max"]),
+            description.get("summary", False),
+            description.get("modifier", False),
+            tuple(description["binding"]) if "binding" in description else None,
+            {type: frozenset(targets) for type, targets in description.get("targets", {}).items()},
+            description.get("profiles", {}),
+        )
+        for name, description in _section("elements")[type_path].items()
+    }
+
+
+@functools.cache
+def lineage(type: str) -> tuple[str, ...]:
+    """The type and what it is derived from: Age, Quantity, Element; code, string, Element.
+
+    Backbone elements count as derived from Element only; an unknown type is alone.
+    """
+    if type in _PRIMITIVE_BASES:
+        return type, *lineage(_PRIMITIVE_BASES[type])
+    description = _section("types").get(type)
+    if description is None:
+        return (type, "Element") if "." in type else (type,)
+    base = description.get("base")
+    return (type, *lineage(base)) if base else (type,)
+
+
+@functools.cache
+def constraints(path: str) -> tuple[Constraint, ...]:
+    """The invariants that stand on a type, backbone element, element (`Organization.telecom`) or profile.
+
+    A type has those of what it is derived from, too. ele-1 (nothing is empty) and the rules for a narrative's
+    HTML (txt-1, txt-2) are not among them.
+    """
+    return tuple(
+        Constraint(*constraint)
+        for place in lineage(path)
+        for constraint in _section("constraints").get(place, ())
+    )
+
+
+@functools.cache
+def codes(value_set: str) -> Mapping[str, frozenset[str]] | None:
+    """Code systems and codes of a value set that a required binding of the base specification names.
+
+    None for others and for those without a list: mimetypes, ucum-units, and one of LOINC's.
+    """
+    systems = _section("codes").get(value_set)
+    return None if systems is None else {system: frozenset(codes) for system, codes in systems.items()}
+
+
+@functools.cache
+def search_parameters() -> Mapping[str, SearchParameter]:
+    """The 1,375 search parameters of the base specification by id, in its order."""
+    return {
+        id: SearchParameter(
+            id,
+            parameter["code"],
+            tuple(parameter["base"]),
+            parameter["type"],
+            parameter.get("expression"),
+            frozenset(parameter.get("target", ())),
+            tuple((part["definition"], part["expression"]) for part in parameter.get("component", ())),
+            tuple(parameter.get("modifier", ())),
+            tuple(parameter.get("comparator", ())),
+            tuple(parameter.get("chain", ())),
+            parameter.get("multipleOr", True),
+        )
+        for id, parameter in _section("parameters").items()
+    }
+
+
+@functools.cache
+def compartments() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """For each of the five compartments (`Patient`): resource type -> codes of the parameters that lead in.
+
+    `{def}` stands for the resource itself. https://hl7.org/fhir/R4/compartmentdefinition.html
+    """
+    return {
+        compartment: {type: tuple(parameters) for type, parameters in types.items()}
+        for compartment, types in _section("compartments").items()
+    }
+
+
+@functools.cache
 def _section(name: str) -> dict[str, Any]:
     """One line of the data: they are read one by one, so that the types cost nothing but themselves."""
     opening = b'{"%s":' % name.encode("ascii")
-    with lzma.open(_DATA) as lines:
+    with lzma.open(_FOLDER / _FILES[name]) as lines:
         for line in lines:
             if line.startswith(opening):
                 section: dict[str, Any] = msgspec.json.decode(line)[name]
                 return section
     raise KeyError(name)
 
+
+_PRIMITIVE_BASES = {
+    **dict.fromkeys(("code", "id", "markdown"), "string"),
+    **dict.fromkeys(("url", "canonical", "oid", "uuid"), "uri"),
+    **dict.fromkeys(("unsignedInt", "positiveInt"), "integer"),
+    **dict.fromkeys(
+        (
+            "base64Binary",
+            "boolean",
+            "date",
+            "dateTime",
+            "decimal",
+            "instant",
+            "integer",
+            "string",
+            "time",
+            "uri",
+            "xhtml",
+        ),
+        "Element",
+    ),
+}  # https://hl7.org/fhir/R4/datatypes.html
 
 RESOURCE_TYPES: tuple[str, ...] = tuple(
     name

@@ -7,14 +7,52 @@ import sys
 import pytest
 
 from gitstore.fhir import json
-from gitstore.fhir.definitions import RESOURCE_TYPES, Element, elements, is_primitive, is_resource_type
+from gitstore.fhir.definitions import (
+    RESOURCE_TYPES,
+    Element,
+    codes,
+    compartments,
+    constraints,
+    element_definitions,
+    elements,
+    is_primitive,
+    is_resource_type,
+    lineage,
+    search_parameters,
+)
 from tools import build_definitions
 
 
-def test_the_committed_data_is_what_the_tool_makes(examples_package):
-    assert lzma.decompress(build_definitions.TARGET.read_bytes()) == build_definitions.definitions(
-        examples_package
+def test_the_committed_data_is_what_the_tool_makes(examples_package, expansions_package):
+    made = build_definitions.data(examples_package, expansions_package)
+
+    assert {name: lzma.decompress((build_definitions.FOLDER / name).read_bytes()) for name in made} == made
+
+
+def test_the_data_is_small():
+    """Under 300 KB, compressed, all together."""
+    sizes = {path.name: path.stat().st_size for path in build_definitions.FOLDER.glob("*.xz")}
+
+    assert sorted(sizes) == ["codes.jsonl.xz", "definitions.jsonl.xz", "search.jsonl.xz"]
+    assert sum(sizes.values()) < 300_000
+
+
+def test_reading_what_validation_needs_takes_less_than_100_ms():
+    """Of the processor, so that other programs don't count."""
+    program = (
+        "import time; from gitstore.fhir import validation\n"
+        "start = time.process_time()\n"
+        "validation.issues({'resourceType': 'AllergyIntolerance', 'clinicalStatus': {'text': 'x'}})\n"
+        "print(time.process_time() - start)"
     )
+    times = [
+        float(
+            subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        )
+        for _ in range(3)
+    ]
+
+    assert min(times) < 0.1
 
 
 def test_there_are_146_concrete_resource_types_in_order():
@@ -168,6 +206,132 @@ def test_there_are_726_official_examples(examples):
     assert types <= set(RESOURCE_TYPES)
     assert len(types) > 130
     assert not types & {"StructureDefinition", "ValueSet", "CodeSystem", "SearchParameter"}
+
+
+def test_a_definition_says_what_the_element_is_for():
+    """https://hl7.org/fhir/R4/observation-definitions.html"""
+    status = element_definitions("Observation")["status"]
+    value = element_definitions("Observation")["value[x]"]
+
+    assert (status.types, status.min, status.max) == (("code",), 1, 1)
+    assert (status.summary, status.modifier) == (True, True)
+    assert status.binding == ("required", "http://hl7.org/fhir/ValueSet/observation-status")
+    assert (value.summary, value.modifier, value.binding) == (True, False, None)
+    assert len(value.types) == 11
+
+
+def test_a_definition_says_where_references_lead():
+    assert element_definitions("Observation")["subject"].targets["Reference"] == {
+        "Patient",
+        "Group",
+        "Device",
+        "Location",
+    }
+    assert element_definitions("Observation")["focus"].targets["Reference"] == {"Resource"}
+    assert element_definitions("PlanDefinition.action")["definition[x]"].targets["canonical"] == {
+        "ActivityDefinition",
+        "PlanDefinition",
+        "Questionnaire",
+    }
+    assert element_definitions("Observation.referenceRange")["low"].profiles == {"Quantity": "SimpleQuantity"}
+
+
+@pytest.mark.parametrize(
+    ("type", "ancestors"),
+    [
+        ("Age", ("Age", "Quantity", "Element")),
+        ("Patient", ("Patient", "DomainResource", "Resource")),
+        ("Bundle", ("Bundle", "Resource")),
+        ("code", ("code", "string", "Element")),
+        ("Patient.contact", ("Patient.contact", "Element")),
+        ("Nothing", ("Nothing",)),
+    ],
+)
+def test_types_are_derived_from_others(type, ancestors):
+    assert lineage(type) == ancestors
+
+
+def test_a_type_has_the_constraints_of_what_it_is_derived_from():
+    assert [constraint.key for constraint in constraints("Age")] == ["age-1", "qty-3"]
+    assert [constraint.key for constraint in constraints("Organization")][:1] == ["org-1"]
+    assert "dom-3" in [constraint.key for constraint in constraints("Organization")]
+    assert [constraint.key for constraint in constraints("Organization.telecom")] == ["org-3"]
+    assert [constraint.key for constraint in constraints("SimpleQuantity")] == ["sqty-1"]
+    assert constraints("Nothing") == ()
+
+
+def test_the_codes_of_required_bindings_are_known():
+    """https://hl7.org/fhir/R4/valueset-administrative-gender.html"""
+    assert codes("http://hl7.org/fhir/ValueSet/administrative-gender") == {
+        "http://hl7.org/fhir/administrative-gender": {"male", "female", "other", "unknown"}
+    }
+    assert codes("http://hl7.org/fhir/ValueSet/mimetypes") is None
+    assert codes("http://example.org/ValueSet/unknown") is None
+
+
+def test_only_three_required_bindings_have_no_list_of_codes():
+    paths = {*RESOURCE_TYPES, *reachable()} - {"Resource"}
+    bindings = {definition.binding for path in paths for definition in element_definitions(path).values()} - {
+        None
+    }
+    required = {value_set for strength, value_set in bindings if strength == "required"}
+
+    assert len(required) == 224
+    assert {value_set for value_set in required if codes(value_set) is None} == {
+        "http://hl7.org/fhir/ValueSet/mimetypes",
+        "http://hl7.org/fhir/ValueSet/ucum-units",
+        "http://loinc.org/vs/LL379-9",
+    }
+
+
+def test_there_are_1375_search_parameters():
+    """https://hl7.org/fhir/R4/searchparameter-registry.html"""
+    parameters = search_parameters()
+    subject, code_value = parameters["Observation-subject"], parameters["Observation-code-value-quantity"]
+
+    assert len(parameters) == 1375
+    assert (subject.code, subject.base, subject.type) == ("subject", ("Observation",), "reference")
+    assert (subject.expression, subject.target) == (
+        "Observation.subject",
+        {"Patient", "Group", "Device", "Location"},
+    )
+    assert (subject.components, subject.chain, subject.multiple_or) == ((), (), True)
+    assert code_value.components == (
+        ("clinical-code", "code"),
+        ("Observation-value-quantity", "value.as(Quantity)"),
+    )
+    assert not code_value.multiple_or
+    assert parameters["Resource-lastUpdated"].comparators == (
+        "eq",
+        "ne",
+        "gt",
+        "ge",
+        "lt",
+        "le",
+        "sa",
+        "eb",
+        "ap",
+    )
+    assert [id for id, parameter in parameters.items() if parameter.expression is None] == [
+        "DomainResource-text",
+        "Resource-content",
+        "Resource-query",
+    ]
+
+
+def test_components_are_search_parameters_themselves():
+    parameters = search_parameters()
+    components = [id for parameter in parameters.values() for id, _ in parameter.components]
+
+    assert len(components) > 90
+    assert [id for id in components if id not in parameters] == []
+
+
+def test_there_are_five_compartments():
+    """https://hl7.org/fhir/R4/compartmentdefinition-patient.html"""
+    assert list(compartments()) == ["Device", "Encounter", "Patient", "Practitioner", "RelatedPerson"]
+    assert compartments()["Patient"]["Observation"] == ("subject", "performer")
+    assert "Medication" not in compartments()["Patient"]
 
 
 def test_a_package_is_found_where_the_environment_says(tmp_path, monkeypatch):

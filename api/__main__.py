@@ -6,13 +6,13 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from api import log
 from api.app import BASE_PATH, create_app
 from api.auth import host_name, is_loopback
-from api.server import Master, addresses, bind, server
+from api.server import Master, Ready, addresses, bind, server
 from gitstore import Settings, Store, read_settings
 
 WILDCARDS = ("0.0.0.0", "::", "")
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(f"{options.host} port {options.port}: {error.strerror}")
     log.configure(sys.stderr)
 
-    def work(listener: socket.socket, ready: Callable[[Callable[[], None]], None]) -> None:
+    def work(listener: socket.socket, ready: Ready) -> None:
         parent = os.getppid()
         settings = with_host(read_settings(options.repository), options.host)
         with Store.open(options.repository, settings) as store:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             web = server(
                 app, listener, threads=options.threads, max_body=max(settings.max_bundle, settings.max_body)
             )
-            ready(web.stop)
+            ready(web)
             web.serve(parent)
 
     host, port = addresses(listener)

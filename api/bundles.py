@@ -215,6 +215,8 @@ def _read_entry(
         if found.not_modified:
             return {"response": {"status": status_line(304), "etag": format_etag(found.version.version_id)}}
         body = _readable(snapshot).body(found.version) if with_resource else None
+        if body is not None and found.part is not None:
+            body = json.dumps(found.part.of(json.loads_trusted(body)))
         return entry_of(caller.base, found.version, 200, body)
     assert found.page is not None
     assert found.asked is not None

@@ -50,7 +50,7 @@ def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
         "software": {"name": "git-fhir", "version": VERSION, "releaseDate": RELEASED},
         "implementation": {"description": "FHIR R4 over a git repository", "url": base},
         "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "json"],
+        "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
         "rest": [
             {
                 "mode": "server",

@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import falcon
 
-from api import bundles, capabilities, history, media
+from api import bundles, capabilities, history, media, subsets
 from api.conditions import not_modified, tag_matches, version_tags_of
 from api.reading import known_id, known_type, vread
 from api.request import Request
 from api.responses import (
     PAST_VERSION,
     read_at,
-    send_json,
     send_not_modified,
     send_version,
     send_written,
@@ -78,11 +77,18 @@ class Endpoint:
         read_at(resp, snapshot.commit)
         return snapshot
 
-    def answer_read(self, req: Request, resp: falcon.Response, snapshot: Snapshot, version: Version) -> None:
+    def answer_read(
+        self,
+        req: Request,
+        resp: falcon.Response,
+        snapshot: Snapshot,
+        version: Version,
+        part: subsets.Subset | None,
+    ) -> None:
         if not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
             send_not_modified(req, resp, version)
         else:
-            send_version(req, resp, snapshot, version)
+            send_version(req, resp, snapshot, version, part)
 
     def answer_history(self, req: Request, resp: falcon.Response, scope: history.Scope) -> None:
         asked = history.question(req.parameters(*history.PARAMETERS, history.PAGE))
@@ -90,7 +96,7 @@ class Endpoint:
         read_at(resp, snapshot.commit)
         found = history.page(snapshot, scope, asked)
         path = f"{scope}/_history" if scope else "_history"
-        send_json(req, resp, history.bundle(f"{req.base}/{path}", req.base, snapshot, asked, found))
+        media.send(req, resp, history.bundle(f"{req.base}/{path}", req.base, snapshot, asked, found))
 
     def write(self, req: Request, resp: falcon.Response, interaction: Create | Update | Delete) -> None:
         """Commit one create, update or delete, and answer with what became of it."""
@@ -120,7 +126,7 @@ class SystemEndpoint(Endpoint):
         data, commit = process(self.store, bundle, caller)
         if commit is not None:
             read_at(resp, commit)
-        send_json(req, resp, data)
+        media.send(req, resp, data)
 
     def on_get(self, _req: Request, _resp: falcon.Response) -> None:
         raise NotSupported("Search over all types is not built yet.")
@@ -144,7 +150,7 @@ class CapabilitiesEndpoint(Endpoint):
         if tag_matches(statement.tag, req.get_header("If-None-Match")):
             resp.status = 304
         else:
-            send_json(req, resp, statement.data)
+            media.send(req, resp, statement.data)
 
     on_head = on_get
 
@@ -213,9 +219,9 @@ class InstanceEndpoint(Endpoint):
 
     def on_get(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
         resource_id = known_id(type, id)
-        req.parameters()
+        part = subsets.subset(req.parameters(*subsets.PARAMETERS))
         snapshot = self.snapshot(resp)
-        self.answer_read(req, resp, snapshot, snapshot.read(resource_id))
+        self.answer_read(req, resp, snapshot, snapshot.read(resource_id), part)
 
     on_head = on_get
 
@@ -258,11 +264,11 @@ class VersionEndpoint(Endpoint):
 
     def on_get(self, req: Request, resp: falcon.Response, type: str, id: str, vid: str) -> None:
         resource_id = known_id(type, id)
-        req.parameters()
+        part = subsets.subset(req.parameters(*subsets.PARAMETERS))
         snapshot = self.snapshot(resp)
         version = vread(snapshot, resource_id, vid)
         resp.set_header("Cache-Control", PAST_VERSION)
-        self.answer_read(req, resp, snapshot, version)
+        self.answer_read(req, resp, snapshot, version, part)
 
     on_head = on_get
 

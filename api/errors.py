@@ -8,6 +8,7 @@ import falcon
 
 import gitstore
 from api.log import SERVER
+from api.media import printed
 from api.request import FHIR_JSON, Request, http_date
 from gitstore import Issue, StoreError
 from gitstore.fhir import json
@@ -105,12 +106,20 @@ def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]
 
     def _answer(req: Request, resp: falcon.Response, status: int, issues: Sequence[Issue]) -> None:
         resp.status = status
-        resp.content_type = req.media_type or FHIR_JSON
-        resp.data = outcome_bytes(issues)
+        _send_outcome(req, resp, outcome_bytes(issues))
         for header in ("Location", "Content-Location"):
             resp.delete_header(header)
         if status == 405:
             resp.set_header("Allow", allow.get(req.uri_template or "", ""))
+
+    def _send_outcome(req: Request, resp: falcon.Response, data: bytes) -> None:
+        """In JSON where XML has no room for it: a client's text in a message may hold characters that it excludes."""
+        try:
+            resp.data = printed(req, data)
+        except gitstore.Invalid:
+            req.media_type = FHIR_JSON
+            resp.data = printed(req, data)
+        resp.content_type = req.media_type
 
     app.add_error_handler(Exception, on_exception)
     app.add_error_handler(falcon.HTTPError, on_http_error)

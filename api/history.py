@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from api import subsets
 from api.responses import status_line
 from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Store, Version
 from gitstore.fhir import json
@@ -15,7 +16,7 @@ from gitstore.fhir.conditions import format_etag
 from gitstore.fhir.dates import format_instant, interval, parse_instant
 from gitstore.fhir.ids import ResourceId
 
-PARAMETERS = ("_since", "_at", "_count", "_summary")
+PARAMETERS = ("_since", "_at", "_count", *subsets.PARAMETERS)
 PAGE = "_page"
 """The one parameter of ours, made by the server and opaque: which state of the record, and from where on."""
 
@@ -33,7 +34,10 @@ Scope = ResourceId | str | None
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a history request asks for. `count` 0 asks for the total alone; `given` is what the links repeat."""
+    """What a history request asks for. `count` 0 asks for the total alone; `given` is what the links repeat.
+
+    `part` is what is left of each resource, None for all of it.
+    """
 
     since: int | None
     at: tuple[int, int] | None
@@ -41,6 +45,7 @@ class Question:
     sequence: int | None
     cursor: Cursor | None
     given: Mapping[str, str]
+    part: subsets.Subset | None
 
 
 def question(parameters: Mapping[str, str]) -> Question:
@@ -55,6 +60,7 @@ def question(parameters: Mapping[str, str]) -> Question:
         sequence=sequence,
         cursor=cursor,
         given={**{name: value for name, value in parameters.items() if name != PAGE}, **dates},
+        part=subsets.subset(parameters, of_bundle=True),
     )
 
 
@@ -62,12 +68,7 @@ def _count(parameters: Mapping[str, str]) -> int:
     text = parameters.get("_count", str(DEFAULT_COUNT))
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise Invalid(Issue("error", "value", f"`_count={text[:80]}` is not a number of entries."))
-    summary = parameters.get("_summary", "false")
-    if summary not in ("count", "false"):
-        raise Invalid(
-            Issue("error", "not-supported", f"A history has no `_summary={summary[:80]}`, only count.")
-        )
-    return 0 if summary == "count" else min(int(text), MAX_COUNT)
+    return 0 if parameters.get("_summary") == "count" else min(int(text), MAX_COUNT)
 
 
 def _page(text: str) -> tuple[int, Cursor | None]:
@@ -101,7 +102,7 @@ def bundle(url: str, base: str, snapshot: Snapshot, asked: Question, found: Hist
         "link": _links(url, snapshot.commit.sequence, asked, found),
     }
     if asked.count and found.versions:
-        resource["entry"] = [_entry(base, snapshot, version) for version in found.versions]
+        resource["entry"] = [_entry(base, snapshot, version, asked.part) for version in found.versions]
     return json.dumps(resource)
 
 
@@ -123,12 +124,13 @@ def _links(url: str, sequence: int, asked: Question, found: HistoryPage) -> list
     return links
 
 
-def _entry(base: str, snapshot: Snapshot, version: Version) -> dict[str, Any]:
+def _entry(base: str, snapshot: Snapshot, version: Version, part: subsets.Subset | None) -> dict[str, Any]:
     """One version. The author and the commit are extensions of its response: how the record answered that request."""
     author = version.commit.author
     entry: dict[str, Any] = {"fullUrl": f"{base}/{version.resource_id}"}
     if not version.deleted:
-        entry["resource"] = json.Raw(snapshot.body(version))
+        body = snapshot.body(version)
+        entry["resource"] = json.Raw(body) if part is None else part.of(json.loads_trusted(body))
     created = version.verb == "POST"
     entry["request"] = {
         "method": version.verb,

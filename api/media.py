@@ -14,12 +14,20 @@ from functools import lru_cache
 
 import falcon
 
-from api.request import FHIR_JSON, Request, pairs
+from api.request import FHIR_JSON, FHIR_XML, Request, pairs
 from gitstore import Invalid, Issue, TooLarge
-from gitstore.fhir import Resource, json
+from gitstore.fhir import Resource, json, xml
 
 JSON_TYPES = (FHIR_JSON, "application/json", "text/json", "application/json+fhir")
 """All of them mean FHIR's JSON; an answer carries the one that was asked for."""
+
+XML_TYPES = (FHIR_XML, "application/xml", "text/xml", "application/xml+fhir")
+"""All of them mean FHIR's XML."""
+
+MEDIA_TYPES = JSON_TYPES + XML_TYPES
+"""In the order in which they are offered to a client that doesn't care."""
+
+_SHORT_NAMES = {"json": FHIR_JSON, "xml": FHIR_XML}
 
 FHIR_VERSIONS = ("4.0", "4.0.1")
 GZIP_FROM = 1024
@@ -64,13 +72,13 @@ def media_ranges(header: str) -> Iterator[MediaRange]:
 
 @lru_cache(maxsize=256)
 def accepted(accept: str) -> str | None:
-    """The JSON media type that an Accept header likes best; None where it takes none.
+    """The media type that an Accept header likes best of those there are; None where it takes none.
 
     https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1
     """
     ranges = [each for each in media_ranges(accept) if each.fhir_version_fits]
     best: tuple[float, int, int, int] | None = None
-    for order, offer in enumerate(JSON_TYPES):
+    for order, offer in enumerate(MEDIA_TYPES):
         matches = [
             (each.specificity(offer), -place) for place, each in enumerate(ranges) if each.specificity(offer)
         ]
@@ -80,7 +88,7 @@ def accepted(accept: str) -> str | None:
         rank = (ranges[-place].quality, specificity, place, -order)
         if rank[0] > 0 and (best is None or rank > best):
             best = rank
-    return None if best is None else JSON_TYPES[-best[3]]
+    return None if best is None else MEDIA_TYPES[-best[3]]
 
 
 def negotiate(req: Request) -> str:
@@ -96,19 +104,46 @@ def negotiate(req: Request) -> str:
         media_type = accepted(wanted)
     if media_type is None:
         raise falcon.HTTPNotAcceptable(
-            description=f"`{wanted[:200]}` can't be answered: this server speaks FHIR {FHIR_VERSIONS[1]} as {FHIR_JSON}."
+            description=f"`{wanted[:200]}` can't be answered: this server speaks FHIR {FHIR_VERSIONS[1]} as {FHIR_JSON} or {FHIR_XML}."
         )
     return media_type
 
 
 def _format(text: str) -> str | None:
-    if text == "json":
-        return FHIR_JSON
+    if text in _SHORT_NAMES:
+        return _SHORT_NAMES[text]
     wanted = next(media_ranges(text), None)
     if wanted is None or not wanted.fhir_version_fits:
         return None
     name = wanted.type.replace(" ", "+")  # a + that the client did not escape arrives as a space
-    return name if name in JSON_TYPES else None
+    return name if name in MEDIA_TYPES else None
+
+
+def printed(req: Request, data: bytes) -> bytes:
+    """JSON of ours in the form that the client asked for; `_pretty=true` prints it anew.
+
+    Raises Invalid for what XML has no room for.
+    """
+    if req.media_type in XML_TYPES:
+        value = json.loads_trusted(data)
+        return xml.dumps_pretty(value) if req.pretty else xml.dumps(value)
+    return json.dumps_pretty(json.Raw(data)) if req.pretty else data
+
+
+def send(req: Request, resp: falcon.Response, data: bytes) -> None:
+    """Answer with JSON of ours in the form that the client asked for.
+
+    Where XML has no room for it, a read is refused by falcon.HTTPNotAcceptable. The answer to a write is then JSON: it
+    has happened, and to say so counts for more.
+    """
+    try:
+        resp.data = printed(req, data)
+    except Invalid as error:
+        if req.method in ("GET", "HEAD"):
+            raise falcon.HTTPNotAcceptable(description=str(error)) from error
+        req.media_type = FHIR_JSON
+        resp.data = printed(req, data)
+    resp.content_type = req.media_type
 
 
 def resource(req: Request, limit: int) -> Resource:
@@ -116,8 +151,11 @@ def resource(req: Request, limit: int) -> Resource:
 
     Raises falcon.HTTPUnsupportedMediaType, TooLarge above `limit` bytes (also when unpacked), Invalid.
     """
-    _check_content_type(req.content_type)
-    value = json.loads(_body(req, limit))
+    media_type = _content_type(req.content_type)
+    data = _body(req, limit)
+    if media_type in XML_TYPES:
+        return xml.loads(data)
+    value = json.loads(data)
     if not isinstance(value, dict):
         raise Invalid(
             Issue("error", "structure", "The body is JSON, but no object: a resource was expected.")
@@ -125,15 +163,18 @@ def resource(req: Request, limit: int) -> Resource:
     return value
 
 
-def _check_content_type(header: str | None) -> None:
+def _content_type(header: str | None) -> str:
     given = next(media_ranges(header or ""), None)
-    if given is None or given.type not in JSON_TYPES:
+    if given is None or given.type not in MEDIA_TYPES:
         shown = f"The body comes as `{header[:100]}`" if header else "The body comes without a Content-Type"
-        raise falcon.HTTPUnsupportedMediaType(description=f"{shown}; this server reads {FHIR_JSON}.")
+        raise falcon.HTTPUnsupportedMediaType(
+            description=f"{shown}; this server reads {FHIR_JSON} and {FHIR_XML}."
+        )
     if given.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
         raise falcon.HTTPUnsupportedMediaType(description="FHIR is UTF-8; another charset can't be read.")
     if not given.fhir_version_fits:
         raise falcon.HTTPUnsupportedMediaType(description=f"This server reads FHIR {FHIR_VERSIONS[1]} only.")
+    return given.type
 
 
 def _body(req: Request, limit: int) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from api import conditions, history
 from api.request import parameters
+from api.subsets import PARAMETERS as SUBSETS
+from api.subsets import Subset, subset
 from gitstore import HistoryPage, Invalid, Issue, NotFound, NotSupported, Snapshot, Version
 from gitstore.fhir.bundle import Request as Entry
 from gitstore.fhir.definitions import is_resource_type
@@ -40,10 +42,14 @@ def vread(snapshot: Snapshot, resource_id: ResourceId, vid: str) -> Version:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answer to the GET of a Bundle's entry: a version, perhaps one that the client holds, or a page."""
+    """The answer to the GET of a Bundle's entry: a version, perhaps one that the client holds, or a page.
+
+    `part` is what is wanted of the version, None for all of it.
+    """
 
     version: Version | None = None
     not_modified: bool = False
+    part: Subset | None = None
     url: str = ""
     asked: history.Question | None = None
     page: HistoryPage | None = None
@@ -70,12 +76,12 @@ def finder(entry: Entry) -> Finder | None:
             return _history(entry, known_id(type, id))
         case (type, id) if id != "_search":
             resource_id = known_id(type, id)
-            parameters(entry.query, ())
-            return lambda snapshot: _version(entry, snapshot.read(resource_id))
+            part = subset(parameters(entry.query, SUBSETS))
+            return lambda snapshot: _version(entry, snapshot.read(resource_id), part)
         case (type, id, "_history", vid):
             resource_id = known_id(type, id)
-            parameters(entry.query, ())
-            return lambda snapshot: _version(entry, vread(snapshot, resource_id, vid))
+            part = subset(parameters(entry.query, SUBSETS))
+            return lambda snapshot: _version(entry, vread(snapshot, resource_id, vid), part)
         case () | (_,) | (_, "_search") | (_, _, _):
             for type in entry.path[:1]:
                 known_type(type)
@@ -83,9 +89,9 @@ def finder(entry: Entry) -> Finder | None:
     raise NotFound(f"There is nothing at `{'/'.join(entry.path)[:200]}`.")
 
 
-def _version(entry: Entry, version: Version) -> Found:
+def _version(entry: Entry, version: Version, part: Subset | None) -> Found:
     fresh = conditions.not_modified(version, entry.if_none_match, entry.if_modified_since)
-    return Found(version=version, not_modified=fresh)
+    return Found(version=version, not_modified=fresh, part=part)
 
 
 def _history(entry: Entry, scope: history.Scope) -> Finder:

@@ -17,6 +17,7 @@ from gitstore import ANONYMOUS, Author, Invalid, Issue, NotSupported
 from gitstore.fhir.dates import SECOND
 
 FHIR_JSON = "application/fhir+json"
+FHIR_XML = "application/fhir+xml"
 MAX_MESSAGE = 500
 
 Preference = Literal["minimal", "representation", "OperationOutcome"]
@@ -30,7 +31,6 @@ _RETURN: dict[str, Preference] = {
     "operationoutcome": "OperationOutcome",
 }
 _EVERYWHERE = ("_format", "_pretty")
-_SUBSETS = ("_summary", "_elements")
 
 
 class Request(falcon.Request):
@@ -81,16 +81,13 @@ def pairs(query: str) -> list[tuple[str, str]]:
 def parameters(query: str, known: Collection[str]) -> dict[str, str]:
     """The parameters of an interaction that is no search, by name, without those that only shape the answer.
 
-    Raises Invalid where one is repeated or unknown here, NotSupported for the ones that would ask for a part of a
-    resource. https://hl7.org/fhir/R4/http.html#parameters
+    Raises Invalid where one is repeated or unknown here. https://hl7.org/fhir/R4/http.html#parameters
     """
     found: dict[str, str] = {}
     for name, value in pairs(query):
         if name in found:
             raise Invalid(Issue("error", "value", f"The parameter `{name[:80]}` stands twice."))
-        if name in _SUBSETS and name not in known and (name, value) != ("_summary", "false"):
-            raise NotSupported(f"`{name}={value[:80]}` is not built yet.")
-        if name not in known and name not in _EVERYWHERE + _SUBSETS:
+        if name not in known and name not in _EVERYWHERE and (name, value) != ("_summary", "false"):
             expected = ", ".join(f"`{each}`" for each in (*known, *_EVERYWHERE))
             raise Invalid(
                 Issue("error", "not-supported", f"There is no parameter `{name[:80]}` here, only {expected}.")

@@ -9,7 +9,9 @@ import falcon
 
 from api.errors import outcome_bytes
 from api.log import SERVER
+from api.media import XML_TYPES, send
 from api.request import Preference, Request, http_date
+from api.subsets import Subset
 from gitstore import Commit, Issue, Outcome, Snapshot, Store, StoreError, Version
 from gitstore.fhir import json
 from gitstore.fhir.conditions import format_etag
@@ -35,12 +37,6 @@ def read_at(resp: falcon.Response, commit: Commit) -> None:
     resp.set_header("Git-Commit", commit.id)
 
 
-def send_json(req: Request, resp: falcon.Response, data: bytes) -> None:
-    """Answer with JSON that is there already; `_pretty=true` prints it anew."""
-    resp.content_type = req.media_type
-    resp.data = json.dumps_pretty(json.Raw(data)) if req.pretty else data
-
-
 def describe(req: Request, resp: falcon.Response, version: Version) -> None:
     """The headers that tell which version an answer is about."""
     resp.set_header("ETag", format_etag(version.version_id))
@@ -49,11 +45,22 @@ def describe(req: Request, resp: falcon.Response, version: Version) -> None:
         resp.set_header("Content-Location", location(req.base, version))
 
 
-def send_version(req: Request, resp: falcon.Response, snapshot: Snapshot, version: Version) -> None:
-    """Answer a read: the stored bytes as they lie. They are printed prettily already."""
+def send_version(
+    req: Request, resp: falcon.Response, snapshot: Snapshot, version: Version, part: Subset | None
+) -> None:
+    """Answer a read: the whole as JSON is the stored bytes as they lie. They are printed prettily already."""
     describe(req, resp, version)
-    resp.content_type = req.media_type
-    resp.data = snapshot.body(version)
+    body = snapshot.body(version)
+    send_stored(req, resp, body if part is None else json.dumps_pretty(part.of(json.loads_trusted(body))))
+
+
+def send_stored(req: Request, resp: falcon.Response, body: bytes) -> None:
+    """Answer with what is printed as the record has it, which `_pretty` need not print anew."""
+    if req.media_type in XML_TYPES:
+        send(req, resp, body)
+    else:
+        resp.content_type = req.media_type
+        resp.data = body
 
 
 def send_not_modified(req: Request, resp: falcon.Response, version: Version) -> None:
@@ -117,10 +124,11 @@ def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot | None,
     wanted: Preference | None = req.preference()
     if wanted == "OperationOutcome":
         resp.status = 200 if resp.status == 204 else resp.status
-        send_json(req, resp, outcome_bytes(outcome_of_write(outcome)))
-    elif version is not None and not version.deleted and wanted != "minimal":
-        resp.content_type = req.media_type
-        resp.data = body_after(snapshot, version)
+        send(req, resp, outcome_bytes(outcome_of_write(outcome)))
+    elif version is not None and wanted != "minimal":
+        body = body_after(snapshot, version)
+        if body is not None:
+            send_stored(req, resp, body)
 
 
 def entry_of(base: str, version: Version, status: int, body: bytes | None) -> dict[str, Any]:

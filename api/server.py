@@ -28,6 +28,11 @@ from gitstore import StoreError
 GRACE = 30.0
 """Seconds that requests in flight are given when the server stops."""
 
+RETIREMENT = 5.0
+"""Seconds that a worker which is being replaced leaves idle connections open: whoever sends a request meanwhile gets its
+answer, with `Connection: close`, and not a closed connection.
+"""
+
 LINGER = 10.0
 
 MAX_HEADER = 64 * 1024
@@ -46,6 +51,10 @@ MAX_FAILED_STARTS = 5
 
 READY = "ready"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+"""What the master acts on at once."""
+
+WAITED = (signal.SIGCHLD, signal.SIGHUP)
+"""What the master acts on when it gets to it: always blocked, so that none is lost."""
 
 
 class OutcomeTask(ErrorTask):
@@ -160,6 +169,8 @@ class Server(TcpWSGIServer):
 
     channel_class = Channel
     draining = False
+    patience = 0.0
+    """Seconds that idle connections are left open once the server drains."""
 
     def serve(self, parent: int) -> None:
         """Answer requests until `stop` is called or the parent process is gone, then finish those that are there."""
@@ -169,11 +180,11 @@ class Server(TcpWSGIServer):
         self._accept_the_waiting()
         # Not self.close(): that would close the trigger too, with which the threads wake this loop.
         wasyncore.dispatcher.close(self)
-        deadline = time.monotonic() + GRACE
+        begun = time.monotonic()
         self._turn(0.0)
-        while self._channels() and time.monotonic() < deadline:
+        while self._channels() and time.monotonic() < begun + GRACE:
             for channel in self._channels():
-                if channel.idle:
+                if channel.idle and time.monotonic() >= begun + self.patience:
                     channel.will_close = True
             self._turn(0.1)
 
@@ -188,8 +199,16 @@ class Server(TcpWSGIServer):
 
     def stop(self) -> None:
         """May be called from a signal handler: it sets a flag and wakes the loop."""
+        self.patience = 0.0
         self.draining = True
         self.pull_trigger()
+
+    def retire(self) -> None:
+        """Stop because another worker takes over: no hurry. May be called from a signal handler, too."""
+        if not self.draining:
+            self.patience = RETIREMENT
+            self.draining = True
+            self.pull_trigger()
 
     def _channels(self) -> list[Channel]:
         channels: Any = self.active_channels  # a dict by descriptor, which types-waitress calls a channel
@@ -234,14 +253,20 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-Work = Callable[[socket.socket, Callable[[Callable[[], None]], None]], None]
-"""A worker's life: (listener, ready). It calls `ready(stop)` once it can serve, and returns after `stop` was called.
-It may raise StoreError before.
+Ready = Callable[[Server], None]
+"""What a worker calls once it can serve."""
+
+Work = Callable[[socket.socket, Ready], None]
+"""A worker's life: (listener, ready). It calls `ready(server)` and returns after the server's `stop` or `retire` was
+called. It may raise StoreError before.
 """
 
 
 class Master:
-    """Keeps `count` workers alive until it is told to stop."""
+    """Keeps `count` workers alive until it is told to stop.
+
+    SIGTERM and SIGINT stop it. SIGHUP replaces the workers one after the other: the settings are read anew.
+    """
 
     def __init__(self, listener: socket.socket, work: Work, count: int, out: TextIO, err: TextIO) -> None:
         self._listener = listener
@@ -251,10 +276,14 @@ class Master:
         self._err = err
         self._workers: dict[int, float] = {}
         """When each was born, by process id."""
+        self._retired: dict[int, float] = {}
+        """Those that were replaced and finish what they have: when their patience ends, by process id."""
         self._stopping = False
+        self._had_terminal = _has_terminal()
 
     def run(self, greeting: str) -> int:
         """Start the workers, say `greeting` once they serve, and stay. Returns the exit code."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGALRM, self._kill)
@@ -264,24 +293,67 @@ class Master:
                 return self._give_up(said)
         if not self._stopping:
             print(greeting, file=self._out, flush=True)
-        delay, failed = 0.0, 0
-        while self._workers:
-            pid, status = os.wait()
+        while self._workers or self._retired:
+            received = signal.sigtimedwait(WAITED, GRACE)
+            if received is not None and received.si_signo == signal.SIGHUP:
+                self._hang_up()
+            refusal = self._reap()
+            if refusal is not None:
+                return self._give_up(refusal)
+            self._end_the_stuck()
+        return 0
+
+    def _reap(self) -> str | None:
+        """Put another worker in the place of each that has died. Returns why where that can't be done."""
+        while (ended := _ended_child()) is not None:
+            pid, status = ended
+            self._retired.pop(pid, None)
             born = self._workers.pop(pid, None)
             if born is None or self._stopping:
                 continue
             log.SERVER.error("worker %d ended with wait status %d; starting another", pid, status)
             if time.monotonic() - born > SHORT_LIFE:
-                delay, failed = 0.0, 0
-            said = ""
-            while said != READY and not self._stopping:
-                self._sleep(delay)
-                delay = min(max(2 * delay, 0.1), LONGEST_DELAY)
-                said = self._start()
-                failed = 0 if said == READY else failed + 1
-                if failed >= MAX_FAILED_STARTS:
-                    return self._give_up(said)
-        return 0
+                self._delay = 0.0
+            refusal = self._start_again()
+            if refusal is not None:
+                return refusal
+        return None
+
+    _delay = 0.0
+
+    def _start_again(self) -> str | None:
+        """Start one worker, with a few tries. Returns why where they all fail."""
+        for _ in range(MAX_FAILED_STARTS):
+            self._sleep(self._delay)
+            self._delay = min(max(2 * self._delay, 0.1), LONGEST_DELAY)
+            if self._stopping or (said := self._start()) == READY:
+                return None
+        return said
+
+    def _hang_up(self) -> None:
+        """SIGHUP: read the settings anew. Where our terminal has gone it means the end, as for any program."""
+        if self._had_terminal and not _has_terminal():
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+                self._stop()
+            return
+        for pid in list(self._workers):
+            said = "" if self._stopping else self._start()
+            if self._stopping:
+                return
+            if said != READY:
+                log.SERVER.error(
+                    "the settings are not reloaded, the workers go on with the old ones: %s", said
+                )
+                return
+            self._retired[pid] = time.monotonic() + GRACE + 5
+            del self._workers[pid]
+            os.kill(pid, signal.SIGUSR1)
+        log.SERVER.info("settings reloaded")
+
+    def _end_the_stuck(self) -> None:
+        for pid, deadline in self._retired.items():
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
 
     def _start(self) -> str:
         """Fork a worker and wait for its first word: `ready`, why it refuses, or "" where it died.
@@ -312,14 +384,17 @@ class Master:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: os._exit(0))
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            # A terminal tells all processes that it goes; the master decides.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, *WAITED))
             if self._stopping:
                 os._exit(0)
 
-            def ready(stop: Callable[[], None]) -> None:
+            def ready(server: Server) -> None:
                 nonlocal said
                 for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, lambda *_: stop())
+                    signal.signal(number, lambda *_: server.stop())
+                signal.signal(signal.SIGUSR1, lambda *_: server.retire())
                 log.SERVER.info("worker ready", extra={"fields": {"worker": os.getpid()}})
                 os.write(writer, f"{READY}\n".encode())
                 os.close(writer)
@@ -344,9 +419,10 @@ class Master:
         reason = said or "its workers die at once; the log above tells why"
         print(f"git-fhir: {reason}", file=self._err, flush=True)
         self._stop()
-        while self._workers:
+        while self._workers or self._retired:
             pid, _ = os.wait()
             self._workers.pop(pid, None)
+            self._retired.pop(pid, None)
         return 1
 
     def _stop(self, *_: object) -> None:
@@ -359,7 +435,7 @@ class Master:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        for pid in list(self._workers):
+        for pid in {*self._workers, *self._retired}:
             os.kill(pid, number)
 
     def _sleep(self, seconds: float) -> None:
@@ -367,6 +443,24 @@ class Master:
         end = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < end:
             select.select((), (), (), 0.05)
+
+
+def _ended_child() -> tuple[int, int] | None:
+    """A child process that has ended, with its wait status; None where there is none."""
+    try:
+        ended = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return ended if ended[0] else None
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def addresses(listener: socket.socket) -> Sequence[str]:

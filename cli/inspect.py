@@ -27,6 +27,7 @@ from gitstore.fhir.compare import differences
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId, parse_version_id
 from gitstore.fhir.json import loads_trusted
+from gitstore.fhir.xml import dumps_pretty
 
 _PAGE = 100
 
@@ -35,13 +36,16 @@ _PAGE = 100
 @click.argument("target", metavar="REF", type=arguments.target)
 @option("--version", metavar="N", type=click.IntRange(1), help="Which version; the current one by default.")
 @option("--json", is_flag=True, help="Print it on one line, numbers as written: a line for NDJSON.")
-def cat(target: Target, version: int | None, json: bool) -> None:
+@option("--xml", is_flag=True, help="Print it as FHIR's XML.")
+def cat(target: Target, version: int | None, json: bool, xml: bool) -> None:
     """Print a resource, byte for byte as it is stored.
 
     REF is Patient/example, or Patient/example/_history/3 for a version.
     """
     if target.version_id is not None and version is not None:
         raise click.UsageError("The version is given twice: in the reference and as --version.")
+    if json and xml:
+        raise click.UsageError("It is either --json or --xml.")
     wanted = target.version_id or (VersionId(version) if version else None)
     with open_store() as store:
         snapshot = store.snapshot()
@@ -51,7 +55,7 @@ def cat(target: Target, version: int | None, json: bool) -> None:
     if json:
         print_json(loads_trusted(body))
     else:
-        click.echo(body, nl=False)
+        click.echo(dumps_pretty(loads_trusted(body)) if xml else body, nl=False)
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cli import inspect, repository, transfer
+from cli import adopt, export, inspect, repository, setup, stats, transfer, upkeep
 from cli.arguments import option
 from cli.errors import Failure, NoRepository, failure
 from cli.output import use_colour
@@ -61,13 +61,19 @@ for command in (
     repository.init,
     repository.serve,
     transfer.import_,
+    export.export,
     inspect.cat,
     inspect.log,
     inspect.show,
     inspect.diff,
     inspect.ls,
     inspect.path,
+    stats.stats,
     repository.verify,
+    adopt.adopt,
     repository.reindex,
+    upkeep.maintain,
+    setup.setup,
+    setup.textconv,
 ):
     main.add_command(command)

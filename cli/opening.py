@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cli.errors import Failure
@@ -17,10 +17,22 @@ def git_directory() -> str:
 
 
 @contextmanager
-def open_store() -> Iterator[Store]:
+def open_store(more_objects: Sequence[str] = ()) -> Iterator[Store]:
     """The store of that repository. Raises RepositoryRefused; Invalid for a bad setting."""
-    with Store.open(git_directory(), settings(), cache_folder=_cache_folder()) as store:
+    with Store.open(
+        git_directory(), settings(), cache_folder=_cache_folder(), more_objects=more_objects
+    ) as store:
         yield store
+
+
+def pushed_objects() -> list[str]:
+    """The object folders that git names to a hook: a push stays in one of its own until it is accepted.
+
+    https://git-scm.com/docs/git#Documentation/git.txt-GITQUARANTINEPATH
+    """
+    named = [os.environ.get(name) for name in ("GIT_QUARANTINE_PATH", "GIT_OBJECT_DIRECTORY")]
+    named += os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(os.pathsep)
+    return [os.path.abspath(folder) for folder in dict.fromkeys(named) if folder and os.path.isdir(folder)]
 
 
 def _cache_folder() -> str:

@@ -3,6 +3,7 @@
 A FHIR transaction is a git commit is a unit of work.
 """
 
+from gitstore.adoption import Adoption
 from gitstore.errors import (
     AlreadyExists,
     Conflict,
@@ -16,6 +17,7 @@ from gitstore.errors import (
     NotConfirmed,
     NotFound,
     NotSupported,
+    Problem,
     RepositoryDamaged,
     RepositoryRefused,
     StorageFailed,
@@ -39,9 +41,11 @@ from gitstore.interactions import (
     Update,
     VersionTags,
 )
+from gitstore.maintenance import Maintained
 from gitstore.search.versions import Cursor
 from gitstore.settings import Settings
 from gitstore.snapshot import HistoryPage, Snapshot
+from gitstore.statistics import Statistics
 from gitstore.store import Store, init
 from gitstore.transaction import write_of
 from gitstore.verify import Finding
@@ -50,6 +54,7 @@ from gitstore.version import ANONYMOUS, Author, Commit, Verb, Version
 __all__ = [
     "ANONYMOUS",
     "ANY_VERSION",
+    "Adoption",
     "AlreadyExists",
     "Ask",
     "Author",
@@ -66,16 +71,19 @@ __all__ = [
     "Invalid",
     "Issue",
     "Locked",
+    "Maintained",
     "MultipleMatches",
     "NotAllowed",
     "NotConfirmed",
     "NotFound",
     "NotSupported",
     "Outcome",
+    "Problem",
     "RepositoryDamaged",
     "RepositoryRefused",
     "Settings",
     "Snapshot",
+    "Statistics",
     "StorageFailed",
     "StorageFull",
     "Store",

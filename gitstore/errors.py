@@ -157,14 +157,29 @@ class Locked(Unavailable):
     code = "lock-error"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What keeps a foreign change from being adopted: a path in its tree, and why. `*` stands for all paths."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
 class ForeignCommit(Unavailable):
-    """The branch holds a commit that this store did not make; `commit` is its id."""
+    """The branch holds a commit that this store did not make; `commit` is its id.
+
+    `problems` say why it can't be adopted, once that was tried.
+    """
 
     code = "conflict"
 
-    def __init__(self, message: str, commit: str) -> None:
+    def __init__(self, message: str, commit: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.commit = commit
+        self.problems = problems
 
 
 class StorageFull(Unavailable):

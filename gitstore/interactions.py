@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gitstore.errors import Issue
 from gitstore.fhir import Resource
 from gitstore.fhir.ids import ResourceId
 from gitstore.version import Author, Version
@@ -82,14 +83,19 @@ class Unit:
     interaction: str | None = None
 
 
+Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]
+"""All that is wrong with a resource that is to be written."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one interaction.
 
     `version` is the version made, or where `changed` is false the current one that was left as it is (None: there is
-    none, and never was). `answer` is what an Ask's question returned.
+    none, and never was). `answer` is what an Ask's question returned. `issues` are warnings about what was sent.
     """
 
     version: Version | None = None
     changed: bool = False
     answer: Any = None
+    issues: tuple[Issue, ...] = ()

@@ -51,7 +51,7 @@ def missing(repository: Repository, tip: Commit | None, main: str) -> list[str]:
     if tip is not None and not repository.contains(tip.id, main):
         raise ForeignCommit(
             f"{layout.BRANCH} was moved to {main}, which no longer holds {tip.id}: reads go on from there, and nothing"
-            f" is written. Move {layout.BRANCH} back, or accept it with `git fhir reindex`.",
+            f" is written. That can't be adopted: move {layout.BRANCH} back, or accept it with `git fhir reindex`.",
             main,
         )
     return chain(repository, main, tip.id if tip else None)
@@ -63,7 +63,9 @@ def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
         message = parse_message(step.commit.message)
     except Invalid as error:
         raise _foreign(step.id, str(error)) from error
-    if list(step.commit.parents) != ([before.id] if before else []):
+    if (message.interaction == "adopt") != (message.adopts is not None):
+        raise _foreign(step.id, "an adopt commit, and no other, has an FHIR-Adopts trailer")
+    if list(step.commit.parents) != [id for id in (before and before.id, message.adopts) if id]:
         raise _foreign(step.id, f"it has the parents {', '.join(step.commit.parents) or 'none'}")
     if before is not None and message.last_updated <= before.last_updated:
         raise _foreign(step.id, "its FHIR-Last-Updated is not later than that of the commit before it")
@@ -89,6 +91,6 @@ def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
 def _foreign(id: str, reason: str) -> ForeignCommit:
     return ForeignCommit(
         f"Commit {id} on {layout.BRANCH} was not made by git-fhir ({reason}). Reads go on from the commit before it;"
-        " nothing is written until it is gone.",
+        " nothing is written until it is gone, or taken over with `git fhir adopt`.",
         id,
     )

@@ -17,9 +17,12 @@ class Settings:
 
     durability: Literal["full", "off"] = "full"
     unchanged_update: Literal["version", "skip"] = "version"
+    foreign_commits: Literal["refuse", "adopt"] = "refuse"
+    validation: Literal["off", "structure", "full"] = "off"
     max_body: int = 16 * MIB
     max_bundle: int = 128 * MIB
     max_entries: int = 20_000
     lock_timeout: float = 10.0
+    maintenance: Literal["auto", "off"] = "auto"
     host_name: tuple[str, ...] = ()
     base_url: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from gitstore.errors import Gone, NotFound
+from gitstore.errors import Gone, NotFound, StorageFailed
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import Repository
@@ -125,6 +125,10 @@ class Snapshot:
         """What a commit changed, in the order of its trailers."""
         return versions.changes(self._connect(), commit.sequence)
 
+    def last_change(self, type: str) -> str | None:
+        """The id of the last commit that changed a resource of this type; None where there is none."""
+        return versions.last_change(self._connect(), type, self.commit.sequence)
+
     def commit_of_request(self, request_id: str) -> Commit | None:
         """The first commit of an import's request id, which begins with `import-`; other ids are not indexed."""
         return versions.commit_of_import(self._connect(), request_id, self.commit.sequence)
@@ -134,6 +138,14 @@ class Snapshot:
         if version.blob is None:
             raise Gone(f"`{version}` is a deletion.", version.version_id, version.last_updated)
         return self._repository.blob(version.blob)
+
+
+def as_indexed(connect: Callable[[], Connection], repository: Repository) -> Snapshot:
+    """The record as the index has it; no lock is waited for, since the caller may hold it."""
+    commit = versions.tip(connect())
+    if commit is None:
+        raise StorageFailed("The search index is empty. `git fhir reindex` makes it anew.")
+    return Snapshot(commit, connect, repository)
 
 
 def _cursor(version: Version, is_instance: bool, *, newer: bool) -> Cursor:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import TypeAlias
 
 from gitstore.adoption import Adoption, examine
+from gitstore.canonicals import Canonicals
 from gitstore.errors import (
     ForeignCommit,
     NotConfirmed,
@@ -21,6 +22,7 @@ from gitstore.errors import (
     StoreError,
     Unavailable,
 )
+from gitstore.fhir.dates import format_instant
 from gitstore.git import layout
 from gitstore.git.commits import format_commit
 from gitstore.git.message import Message, format_message, parse_message
@@ -29,12 +31,14 @@ from gitstore.git.repository import Repository, create
 from gitstore.git.trees import Trees, nest
 from gitstore.git.writer import Writer, read_main
 from gitstore.interactions import Interaction, Outcome, Unit
+from gitstore.maintenance import Maintained, Maintenance
 from gitstore.queue import Pending, WriteQueue
 from gitstore.replay import OnProgress, missing, replay
 from gitstore.search import index, versions
 from gitstore.search.index import Index
 from gitstore.settings import Settings
-from gitstore.snapshot import Snapshot
+from gitstore.snapshot import Snapshot, as_indexed
+from gitstore.statistics import Statistics, take
 from gitstore.transaction import Prepared, plan, prepare
 from gitstore.verify import Finding, verify
 from gitstore.version import Author, Commit
@@ -97,8 +101,11 @@ class Store:
         self._clock = clock
         self._new_id = new_id
         self._writer: Writer | None = None
+        self._maintenance: Maintenance | None = None
         self._trees = Trees(lambda id: repository.object(id.hex()))
         self._queue = WriteQueue(self._lead, settings.lock_timeout)
+        self.canonicals = Canonicals(lambda: as_indexed(search_index.reader, repository))
+        self._validate = self.canonicals.validator(settings.validation)
         self._foreign: tuple[str, ForeignCommit] | None = None
         """What stands on main, if it is a foreign commit: the tip, and why."""
 
@@ -111,16 +118,16 @@ class Store:
         clock: Callable[[], int] = now,
         new_id: Callable[[], str] = random_id,
         cache_folder: str | None = None,
-        quarantine: str | None = None,
+        more_objects: Sequence[str] = (),
     ) -> Store:
         """Open the record in a git directory (see `discover`), and bring its index up to date.
 
-        Where the git directory can't be written by us, the index is a private one in `cache_folder`. `quarantine` is
-        where git keeps the objects of a push that its hooks haven't accepted yet: see `foreign`.
+        Where the git directory can't be written by us, the index is a private one in `cache_folder`.
+        `more_objects` are other object folders to read, such as that of a push which its hooks are to judge: `foreign`.
         Raises RepositoryRefused where there is no record of a format that this version knows.
         """
         git_dir = os.fspath(path)
-        repository = Repository(git_dir, quarantine)
+        repository = Repository(git_dir, more_objects)
         repository.check_format()
         folder = os.path.join(git_dir, layout.LOCAL)
         is_private = not _is_ours(git_dir)
@@ -144,6 +151,8 @@ class Store:
     def close(self) -> None:
         """Write what waits, and let go of everything."""
         self._queue.close()
+        if self._maintenance is not None:
+            self._maintenance.close()
         self._index.close()
         if self._writer is not None:
             self._writer.close()
@@ -159,14 +168,29 @@ class Store:
 
     def snapshot(self, sequence: int | None = None) -> Snapshot:
         """The record now, or as the commit of this sequence left it. Raises NotFound where there is no such commit."""
-        if self._writer is not None and self._writer.index_is_behind():
-            with self._writer.locked():
-                self._catch_up()
-        connection = self._index.reader()
+        connection = self._reader()
         commit = versions.tip(connection) if sequence is None else versions.commit_at(connection, sequence)
         if commit is None:
             raise NotFound(f"The record has no commit number {sequence}.")
         return Snapshot(commit, self._index.reader, self._repository)
+
+    def snapshot_before(self, instant: int) -> Snapshot:
+        """The record as it was right before an instant. Raises NotFound where it did not exist yet."""
+        sequence = versions.sequence_before(self._reader(), instant)
+        if sequence == 0:
+            raise NotFound(f"The record did not exist before {format_instant(instant)}.")
+        return self.snapshot(sequence)
+
+    def statistics(self) -> Statistics:
+        """The record in numbers, as it is now."""
+        return take(self._repository, self._reader())
+
+    def _reader(self) -> index.Connection:
+        """An index to answer from: one that is behind catches up first."""
+        if self._writer is not None and self._writer.index_is_behind():
+            with self._writer.locked():
+                self._catch_up()
+        return self._index.reader()
 
     def resolve(self, revision: str) -> Commit:
         """The commit of the record that a git revision names: an id, its beginning, a tag, `main~2`.
@@ -187,6 +211,15 @@ class Store:
     def message(self, commit: Commit) -> str:
         """The author's words in a commit's message: why; empty where there are none."""
         return parse_message(self._repository.commit(commit.id).message).words
+
+    def maintain(self, *, full: bool = False) -> Maintained:
+        """Tidy up the record now: see `gitstore.maintenance`, which mostly does so by itself. Reads and writes go on.
+
+        With `full` all packs become one, with new deltas. Raises Locked, StorageFailed.
+        """
+        if self._maintenance is None:
+            raise StorageFailed(f"{self._repository.git_dir} can't be written by this user.")
+        return self._maintenance.run(full=full)
 
     def verify(self, progress: OnProgress | None = None) -> Iterator[Finding]:
         """Everything about the record and its index that contradicts itself; nothing for a sound one."""
@@ -242,7 +275,12 @@ class Store:
 
     def _prepare(self, unit: Unit) -> Prepared:
         self._check_writable()
-        return prepare(unit, self._new_id, skip_unchanged=self.settings.unchanged_update == "skip")
+        return self.rehearse(unit)
+
+    def rehearse(self, unit: Unit) -> Prepared:
+        """What there is to write for a unit. Raises all that `commit` refuses without a look at what is there."""
+        skip = self.settings.unchanged_update == "skip"
+        return prepare(unit, self._new_id, self._validate, skip_unchanged=skip)
 
     # Writing, in the writer's thread
 
@@ -258,6 +296,8 @@ class Store:
                 pending.error = pending.error or error
         for pending in group:
             pending.finish()
+        if self._maintenance is not None:
+            self._maintenance.published()
 
     def _write(self, group: list[Pending]) -> None:
         """Write a group of units: one transaction of the index, one pack, one move of main."""
@@ -306,7 +346,7 @@ class Store:
         try:
             with index.savepoint(connection):
                 pending.outcomes, head = self._make_commit(pending.prepared, head, connection, pack)
-        except Exception as error:  # noqa: BLE001  # raised again in the caller's thread, and nobody else's
+        except Exception as error:  # raised again in the caller's thread, and nobody else's
             if not index.is_writing(connection):
                 raise
             pack.truncate(mark)
@@ -350,12 +390,12 @@ class Store:
             self._tree = (id, tree)
             hexed = [blob.hex() if blob is not None else None for blob in blobs]
             for one, version in zip(made, index.apply(connection, head, changes, hexed), strict=True):
-                outcomes[one.write.entry] = Outcome(version, changed=True)
+                outcomes[one.write.entry] = Outcome(version, changed=True, issues=one.write.issues)
                 if version.blob is not None and one.body is not None:
                     self._repository.remember(version.blob, one.body)
         for one in planned:
             if one.change is None:
-                outcomes[one.write.entry] = Outcome(one.left)
+                outcomes[one.write.entry] = Outcome(one.left, issues=one.write.issues)
         snapshot = Snapshot(head, lambda: connection, self._repository)
         for entry, ask in prepared.questions:
             try:
@@ -392,21 +432,25 @@ class Store:
         with self._locked():
             with suppress(ForeignCommit):
                 self._catch_up()
-            main = new or self._main()
             connection = self._index.writer()
             tip = versions.tip(connection)
             assert tip is not None
-            if self._repository.contains(tip.id, main):
-                # What is ours among the pushed commits goes into the index for a moment only.
-                index.begin(connection)
-                try:
-                    replay(self._repository, connection, tip, missing(self._repository, tip, main))
-                    return None
-                except ForeignCommit:
-                    tip = versions.tip(connection) or tip
-                finally:
-                    index.rollback(connection)
-        return examine(self._repository, tip, main, self.settings)
+            if new is None:
+                new = self._main()
+                missing(self._repository, tip, new)
+            if self._repository.contains(tip.id, new):
+                tip = self._last_good(connection, tip, new)
+        return examine(self._repository, tip, new, self.settings, self._validate) if tip.id != new else None
+
+    def _last_good(self, connection: index.Connection, tip: Commit, new: str) -> Commit:
+        """The last commit of ours on the way to `new`, which is in the index for a moment only."""
+        index.begin(connection)
+        try:
+            with suppress(ForeignCommit):
+                replay(self._repository, connection, tip, missing(self._repository, tip, new))
+            return versions.tip(connection) or tip
+        finally:
+            index.rollback(connection)
 
     def adopt(self) -> Commit | None:
         """Take foreign commits on main into the record, in one commit; returns it, None where there are none.
@@ -426,7 +470,8 @@ class Store:
         main = self._main()
         before = versions.tip(self._index.writer())
         assert before is not None
-        adoption = examine(self._repository, before, main, self.settings)
+        missing(self._repository, before, main)
+        adoption = examine(self._repository, before, main, self.settings, self._validate)
         if adoption.problems:
             self._foreign = (main, adoption.refusal())
             raise self._foreign[1]
@@ -449,6 +494,13 @@ class Store:
             self._repository.git_dir,
             durable=self.settings.durability == "full",
             lock_timeout=self.settings.lock_timeout,
+        )
+        self._maintenance = Maintenance(
+            self._repository.git_dir,
+            self._writer.locked,
+            durable=self.settings.durability == "full",
+            timeout=self.settings.lock_timeout,
+            automatic=self.settings.maintenance == "auto",
         )
 
     def _freshen(self) -> None:

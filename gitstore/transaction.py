@@ -6,8 +6,8 @@ of a transaction may name the same resource, and questions are asked after all w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from gitstore.errors import (
     AlreadyExists,
@@ -22,13 +22,15 @@ from gitstore.errors import (
 from gitstore.fhir import Resource
 from gitstore.fhir.bundle import Request, resolver
 from gitstore.fhir.conditions import version_tags
+from gitstore.fhir.conformance import without_replaced
 from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import ResourceId, VersionId, check_id
 from gitstore.fhir.references import references, rewrite
 from gitstore.fhir.stored import Template, template
+from gitstore.fhir.validation import refusal
 from gitstore.git.message import INTERACTIONS, safe_author, safe_request_id, safe_words
 from gitstore.git.pack import BLOB, object_id
-from gitstore.interactions import Ask, Create, Delete, Unit, Update, VersionTags
+from gitstore.interactions import Ask, Create, Delete, Unit, Update, Validate, VersionTags
 from gitstore.version import Author, Change, Verb, Version
 
 MAX_STORED = 64 * 1024**2
@@ -40,7 +42,7 @@ _NAMES = {Create: "create", Update: "update", Delete: "delete"}
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write, prepared; `entry` is its place in the unit. A deletion has no template."""
+    """One write, prepared; `entry` is its place in the unit. A deletion has no template. `issues` are warnings."""
 
     entry: int
     verb: Verb
@@ -49,6 +51,7 @@ class Write:
     if_match: VersionTags | None
     if_none_match: VersionTags | None
     skip_unchanged: bool
+    issues: tuple[Issue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,16 @@ class Planned:
     left: Version | None
 
 
-def prepare(unit: Unit, new_id: Callable[[], str], *, skip_unchanged: bool = False) -> Prepared:
-    """Check, assign ids, rewrite references and print, all before the lock.
+def prepare(
+    unit: Unit,
+    new_id: Callable[[], str],
+    validate: Validate | None = None,
+    *,
+    skip_unchanged: bool = False,
+) -> Prepared:
+    """Check, assign ids, rewrite references, validate and print, all before the lock.
 
-    Raises Invalid or NotSupported; in a transaction with the entry at fault.
+    Raises Invalid, Unprocessable or NotSupported; in a transaction with the entry at fault.
     """
     if unit.interaction not in (None, *INTERACTIONS):
         raise ValueError(f"{unit.interaction} is no interaction of the format")
@@ -104,7 +113,8 @@ def prepare(unit: Unit, new_id: Callable[[], str], *, skip_unchanged: bool = Fal
                     f"`{target}` is also named by entry {named[target]}: a resource may stand here once."
                 )
             named[target] = entry
-            writes.append(_write(entry, interaction, target, urls, is_transaction, skip_unchanged))
+            write = _write(entry, interaction, target, urls, is_transaction, skip_unchanged, validate)
+            writes.append(write)
     kinds = {type(interaction) for interaction in unit.interactions}
     name = unit.interaction or (_NAMES.get(kinds.pop(), "") if len(unit.interactions) == 1 else "transaction")
     return Prepared(
@@ -184,6 +194,7 @@ def _write(
     urls: dict[str, str],
     is_transaction: bool,
     skip_unchanged: bool,
+    validate: Validate | None,
 ) -> Write:
     verb = _VERBS[type(interaction)]
     if isinstance(interaction, Delete):
@@ -192,13 +203,32 @@ def _write(
     if is_transaction:
         resource = rewrite(resource, resolver(urls, interaction.full_url))
         _refuse_conditional_references(resource)
+    issues: tuple[Issue, ...] = ()
+    if validate is not None:
+        issues = _warnings(validate(without_replaced(resource, target.id)), entry if is_transaction else None)
     printed = template(target, resource)
     if len(printed.tail) > MAX_STORED:
         raise TooLarge(f"`{target}` is larger than {MAX_STORED} bytes in its stored form, which is indented.")
     if isinstance(interaction, Create):
-        return Write(entry, verb, target, printed, None, None, False)
+        return Write(entry, verb, target, printed, None, None, False, issues)
     skip = skip_unchanged or interaction.skip_unchanged
-    return Write(entry, verb, target, printed, interaction.if_match, interaction.if_none_match, skip)
+    return Write(entry, verb, target, printed, interaction.if_match, interaction.if_none_match, skip, issues)
+
+
+def _warnings(found: Sequence[Issue], entry: int | None) -> tuple[Issue, ...]:
+    """What validation has found, if it is nothing worse. Raises Invalid or Unprocessable, in the entry of a transaction."""
+    error = refusal(found)
+    if error is None:
+        return tuple(found)
+    if entry is not None:
+        # Not left to at_entry, which can't tell a Bundle that is to be stored from the one that was posted.
+        error.issues = [_in_entry(issue, entry) for issue in error.issues]
+    raise error
+
+
+def _in_entry(issue: Issue, entry: int) -> Issue:
+    _, dot, path = (issue.expression or "").partition(".")
+    return replace(issue, expression=f"Bundle.entry[{entry}].resource{dot}{path}")
 
 
 def _refuse_conditional_references(resource: Resource) -> None:

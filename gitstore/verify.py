@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from gitstore.adoption import contradictions as contradictions_of_adoption
 from gitstore.errors import ForeignCommit, RepositoryDamaged, StoreError
 from gitstore.fhir import json
 from gitstore.fhir.dates import SECOND
@@ -80,9 +81,12 @@ def verify(
 def _commit(
     repository: Repository, connection: index.Connection, state: _State, step: Step
 ) -> Iterator[Finding]:
-    commit, message = read_step(step, state.commit)
+    before = state.commit
+    commit, message = read_step(step, before)
     state.commit = commit
     yield from _message(step, message)
+    if message.adopts is not None:
+        yield from _adopted(repository, commit, before, message.adopts)
     if commit.sequence == 1:
         state.files.update({path: blob for path, blob in step.files.items() if blob is not None})
     for change in message.changes:
@@ -105,6 +109,15 @@ def _message(step: Step, message: Message) -> Iterator[Finding]:
         yield Finding("message", step.id, "the message is not as git-fhir writes it")
     if step.commit.seconds != message.last_updated // SECOND:
         yield Finding("date", step.id, "the commit's time is not that of its FHIR-Last-Updated")
+
+
+def _adopted(repository: Repository, commit: Commit, before: Commit | None, adopts: str) -> Iterator[Finding]:
+    if before is None or not repository.contains(before.id, adopts):
+        yield Finding(
+            "adopt", commit.id, f"{adopts}, which it adopts, does not build on the commit before it"
+        )
+    for problem in contradictions_of_adoption(repository, commit.id, adopts):
+        yield Finding("adopt", commit.id, str(problem))
 
 
 def _counter(state: _State, change: Change, blob: str | None) -> Iterator[Finding]:

@@ -21,13 +21,22 @@ class CommitObject:
 
 
 def format_commit(
-    tree: bytes, parent: str | None, author: Author, committer: Author, instant: int, message: str
+    tree: bytes,
+    parent: str | None,
+    author: Author,
+    committer: Author,
+    instant: int,
+    message: str,
+    adopts: str | None = None,
 ) -> bytes:
-    """The bytes of a commit object, written at an instant (microseconds), which git keeps in whole seconds."""
+    """The bytes of a commit object, written at an instant (microseconds), which git keeps in whole seconds.
+
+    `adopts` is the foreign tip that an adopt commit has as its second parent.
+    """
     time = f"{instant // SECOND} +0000"
     lines = [
         f"tree {tree.hex()}",
-        *([f"parent {parent}"] if parent else []),
+        *(f"parent {id}" for id in (parent, adopts) if id),
         f"author {author.name} <{author.email}> {time}",
         f"committer {committer.name} <{committer.email}> {time}",
         "",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pygit2
@@ -20,6 +21,7 @@ from gitstore.git import layout
 from gitstore.git.commits import CommitObject, parse_commit
 from gitstore.settings import Settings
 
+_T = TypeVar("_T")
 _REOPEN_AFTER_PACKS = 64
 _CACHE_BYTES = 64 * 1024**2
 
@@ -109,6 +111,8 @@ _CHOICES = {
     "fhir.durability": ("full", "off"),
     "fhir.unchangedUpdate": ("version", "skip"),
     "fhir.foreignCommits": ("refuse", "adopt"),
+    "fhir.validation": ("off", "structure", "full"),
+    "fhir.maintenance": ("auto", "off"),
 }
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -140,9 +144,14 @@ class Repository:
     repository is opened anew when 64 packs have come or any has gone.
     """
 
-    def __init__(self, git_dir: str) -> None:
-        """Raises RepositoryRefused where git_dir is no repository that libgit2 can read."""
+    def __init__(self, git_dir: str, more_objects: Sequence[str] = ()) -> None:
+        """Raises RepositoryRefused where git_dir is no repository that libgit2 can read.
+
+        `more_objects` are other object folders to read from, such as the one where git keeps a push until its hooks
+        have accepted it. https://git-scm.com/docs/git-receive-pack#_quarantine_environment
+        """
         self.git_dir = git_dir
+        self._more_objects = more_objects
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
@@ -155,6 +164,8 @@ class Repository:
             self._git = pygit2.Repository(self.git_dir, RepositoryOpenFlag.NO_SEARCH)
         except (KeyError, pygit2.GitError) as error:
             raise RepositoryRefused(f"{self.git_dir} can't be opened: {error}") from error
+        for folder in self._more_objects:
+            self._git.odb.add_disk_alternate(folder)
         self._changed, self._packs = self._pack_folder()
 
     def _reopen(self) -> None:
@@ -166,6 +177,15 @@ class Repository:
     @property
     def is_bare(self) -> bool:
         return self._git.is_bare
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for git children that read this repository."""
+        if not self._more_objects:
+            return git_environment()
+        # In quotes a folder's name may hold what separates the folders.
+        quoted = ['"{}"'.format(re.sub(r'(["\\\\])', r"\\\1", folder)) for folder in self._more_objects]
+        return git_environment() | {"GIT_ALTERNATE_OBJECT_DIRECTORIES": os.pathsep.join(quoted)}
 
     def check_format(self) -> None:
         """Raises RepositoryRefused, in one line, where the record is not of a format this version knows."""
@@ -191,21 +211,33 @@ class Repository:
     def object(self, id: str) -> bytes:
         """The bytes of any object. Raises RepositoryDamaged where it is missing or broken."""
         try:
-            return self._read(id)
-        except (KeyError, ValueError, pygit2.GitError):
-            # Packs may have been consolidated under the open handle: a fresh one sees what there is.
-            with self._lock:
-                self._reopen()
-        try:
-            return self._read(id)
+            return self._twice(lambda: self._read(id))
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise RepositoryDamaged(
                 f"The object {id} is missing or broken in {self.git_dir}: {error}"
             ) from error
 
+    def _twice(self, look: Callable[[], _T]) -> _T:
+        """What `look` finds, once more where it fails: packs may have been merged under the open handle, and a fresh
+        one sees what there is."""
+        try:
+            return look()
+        except (KeyError, ValueError, pygit2.GitError):
+            with self._lock:
+                self._reopen()
+        return look()
+
     def _read(self, id: str) -> bytes:
         data: bytes = self._git.odb.read(pygit2.Oid(hex=id))[1]
         return data
+
+    def size(self, id: str) -> int:
+        """The bytes of an object, counted without reading it. Raises RepositoryDamaged where it is missing."""
+        try:
+            header: tuple[int, int] = self._twice(lambda: self._git.odb.read_header(pygit2.Oid(hex=id)))
+        except (KeyError, ValueError, pygit2.GitError) as error:
+            raise RepositoryDamaged(f"The object {id} is missing in {self.git_dir}: {error}") from error
+        return header[1]
 
     def blob(self, id: str) -> bytes:
         """The bytes of a blob, from memory where it was used before: a blob never changes."""
@@ -239,7 +271,7 @@ class Repository:
     def resolve(self, revision: str) -> str:
         """The commit that a git revision names. Raises NotFound."""
         try:
-            return str(self._git.revparse_single(revision).peel(pygit2.Commit).id)
+            return self._twice(lambda: str(self._git.revparse_single(revision).peel(pygit2.Commit).id))
         except (KeyError, ValueError, pygit2.GitError) as error:
             raise NotFound(f"`{revision}` names no commit.") from error
 
@@ -248,7 +280,9 @@ class Repository:
         if ancestor == commit:
             return True
         try:
-            return self._git.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+            return self._twice(
+                lambda: self._git.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
+            )
         except (KeyError, ValueError, pygit2.GitError):
             return False
 

@@ -20,6 +20,8 @@ Changes: TypeAlias = "dict[bytes, bytes | Changes | None]"
 FOLDER, FILE = b"40000 ", b"100644 "
 _ID = 20
 _MAX_CACHED_ENTRIES = 400_000
+_DEPTH = 4
+"""Folders above a file of the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,49 @@ class Trees:
         while self._entries > _MAX_CACHED_ENTRIES and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._entries -= len(dropped.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A path at which two trees differ. `mode` (`100644`) and `blob` are what the second has there, None for nothing;
+    `old` is the blob of a plain file that the first has."""
+
+    path: str
+    mode: str | None
+    blob: str | None
+    old: str | None
+
+
+def differences(
+    read: Callable[[bytes], bytes], old: bytes | None, new: bytes | None, folders: tuple[str, ...] = ()
+) -> Iterator[Difference]:
+    """Where the tree `new` differs from `old` (their ids, None for no tree), also where somebody else made it.
+
+    A folder that is empty, or deeper than any of the record, is one path: no tree takes longer than what it yields.
+    """
+    before = parse(read(old)) if old is not None else EMPTY
+    after = parse(read(new)) if new is not None else EMPTY
+    changed = [head for head in {**before.places, **after.places} if before.id(head) != after.id(head)]
+    files = {_name(head) for head in changed if head in after.places and not head.startswith(FOLDER)}
+    for head in sorted(changed, key=lambda head: head.partition(b" ")[2]):
+        path = "/".join((*folders, _name(head)))
+        old_id, new_id = before.id(head), after.id(head)
+        if head.startswith(FOLDER) and not _is_leaf(read, new_id, folders):
+            yield from differences(read, old_id, new_id, (*folders, _name(head)))
+        elif new_id is not None:
+            old_file = before.id(FILE + head.partition(b" ")[2])
+            mode = head.partition(b" ")[0].decode(errors="backslashreplace")
+            yield Difference(path, mode, new_id.hex(), old_file.hex() if old_file else None)
+        elif _name(head) not in files:
+            yield Difference(path, None, None, old_id.hex() if old_id else None)
+
+
+def _name(head: bytes) -> str:
+    return head.partition(b" ")[2].decode(errors="backslashreplace")
+
+
+def _is_leaf(read: Callable[[bytes], bytes], tree: bytes | None, folders: tuple[str, ...]) -> bool:
+    return tree is not None and (len(folders) >= _DEPTH or not read(tree))
 
 
 def _splice(data: bytes, splices: Mapping[int, bytes]) -> bytes:

@@ -119,6 +119,11 @@ class Writer:
         if free < size + _RESERVE:
             raise StorageFull(f"{free} bytes are free on the disk; nothing was written.")
 
+    def settle(self) -> None:
+        """Wait until what other gits have written is on the disk: they don't sync loose objects and branches."""
+        if self._durable:
+            os.sync()
+
     def publish(self, pack: Pack, old: str | None, new: str) -> None:
         """Write the pack and move main from `old` to `new`, a commit in it; under the lock.
 

@@ -145,6 +145,17 @@ def changes(connection: sqlite3.Connection, sequence: int) -> list[Version]:
 
 
 @storage_errors
+def last_change(connection: sqlite3.Connection, type: str, upto: int) -> str | None:
+    """The id of the last commit that changed a resource of a type."""
+    row = connection.execute(
+        "SELECT c.id FROM versions v JOIN commits c ON c.sequence = v.sequence"
+        " WHERE v.type = ? AND v.sequence <= ? ORDER BY v.sequence DESC LIMIT 1",
+        (TYPE_NUMBERS.get(type), upto),
+    ).fetchone()
+    return row[0].hex() if row else None
+
+
+@storage_errors
 def current(
     connection: sqlite3.Connection, type: str | None, upto: int, after: ResourceId | None, count: int
 ) -> list[Version]:

@@ -133,9 +133,18 @@ def test_the_system_interactions_work(client, statement):
     assert client.get("_history").status_code == 200
 
 
+def test_each_format_works(client, statement):
+    """2.17: as `_format`, as Accept, and a short name as well."""
+    assert statement["format"] == ["application/fhir+json", "json", "application/fhir+xml", "xml"]
+    for name in statement["format"]:
+        escaped = name.replace("+", "%2B")
+        assert name in client.get(f"metadata?_format={escaped}").headers["Content-Type"]
+        if "/" in name:
+            assert client.get("metadata", Accept=name).headers["Content-Type"] == name
+
+
 def test_what_is_not_built_is_not_claimed(statement):
-    """2.17, design 7."""
-    assert not any("xml" in name for name in statement["format"])
+    """design 7."""
     codes = {
         each["code"]
         for claim in [*statement["rest"][0]["resource"], statement["rest"][0]]

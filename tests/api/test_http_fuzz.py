@@ -7,6 +7,8 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gitstore.fhir import xml
+
 SEGMENT = st.one_of(
     st.sampled_from(
         ["Patient", "Observation", "p", "1", "_history", "_search", "metadata", "$x", "", ".", "..", "Gurke"]
@@ -39,7 +41,17 @@ PARAMETER = st.tuples(
 ).map("=".join)
 HEADER = st.one_of(
     st.sampled_from(
-        ['W/"1"', "*", "1", "return=minimal", "gzip", "application/json", "=?utf-8?B?!?=", "UTF-8''%ff"]
+        [
+            'W/"1"',
+            "*",
+            "1",
+            "return=minimal",
+            "gzip",
+            "application/json",
+            "application/fhir+xml",
+            "=?utf-8?B?!?=",
+            "UTF-8''%ff",
+        ]
     ),
     st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=12),
 )
@@ -117,7 +129,8 @@ EXAMPLES = settings(
 def check(response):
     assert response.status_code != 500, response.text
     if response.status_code >= 400 and response.content:
-        outcome = response.json
+        is_xml = "xml" in response.headers["Content-Type"]
+        outcome = xml.loads(response.content) if is_xml else response.json
         assert outcome["resourceType"] == "OperationOutcome"
         assert outcome["issue"]
     return response

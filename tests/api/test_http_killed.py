@@ -1,4 +1,4 @@
-"""kill -9 of workers while clients write: what was answered is there, and nothing is half there."""
+"""kill -9 of workers and masters while clients write: what was answered is there, and nothing is half there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from gitstore import Store
 from gitstore.fhir.ids import ResourceId, VersionId
 
 KILLS = int(os.environ.get("GIT_FHIR_KILLS", "6"))
+MASTERS = 4
+"""Each fourth kill is that of a master."""
 CLIENTS = 16
 TYPES = ("Patient", "Encounter", "Observation")
 
@@ -27,11 +30,11 @@ class Client(threading.Thread):
     """Writes version after version of its own resources; keeps what was answered with success."""
 
     def __init__(
-        self, number: int, port: int, running: threading.Event, answered: threading.Semaphore
+        self, number: int, server: Server, running: threading.Event, answered: threading.Semaphore
     ) -> None:
         super().__init__()
         self.number = number
-        self.port = port
+        self.server = server
         self.running = running
         self.answered = answered
         self.acknowledged: list[tuple[str, str, int, str]] = []
@@ -48,7 +51,7 @@ class Client(threading.Thread):
                 continue  # the worker died: the outcome is unknown, as it is for any client
 
     def write(self, mark: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
         try:
             if self.number % 4 == 0:
                 self.transaction(connection, mark)
@@ -93,36 +96,72 @@ class Client(threading.Thread):
         self.answered.release()
 
 
-def workers_of(master: int) -> list[int]:
-    children = Path(f"/proc/{master}/task/{master}/children").read_text(encoding="ascii")
-    return [int(pid) for pid in children.split()]
+class Server:
+    """`python -m api` with two workers, and after the death of its master another one."""
+
+    def __init__(self, record: str) -> None:
+        self.record = record
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "api", self.record, "--port", "0", "--workers", "2"]
+        self.master = subprocess.Popen(
+            [*command, "--threads", "16"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert self.master.stdout is not None
+        self.port = int(self.master.stdout.readline().rsplit(":", 1)[1].removesuffix("/fhir\n"))
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children").read_text(
+            encoding="ascii"
+        )
+        return [int(pid) for pid in children.split()]
+
+    def kill_master(self) -> None:
+        """Another server begins at once, beside the workers that end by themselves, as nothing else could end them."""
+        orphans = [os.pidfd_open(pid) for pid in self.workers()]
+        self.master.kill()
+        self.close()
+        self.start()
+        for orphan in orphans:
+            ended = select.poll()
+            ended.register(orphan, select.POLLIN)
+            assert ended.poll(60_000), "a worker outlives its master"
+            os.close(orphan)
+
+    def stop(self) -> int:
+        self.master.terminate()
+        return self.close()
+
+    def close(self) -> int:
+        assert self.master.stdout is not None
+        self.master.stdout.close()
+        return self.master.wait(60)
 
 
-def test_killed_workers_lose_nothing_that_was_answered(record: str) -> None:
-    """After each kill -9 the other worker goes on, the dead one is replaced, and every answered write is there."""
-    command = [sys.executable, "-m", "api", record, "--port", "0", "--workers", "2", "--threads", "16"]
-    master = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert master.stdout is not None
-    port = int(master.stdout.readline().rsplit(":", 1)[1].removesuffix("/fhir\n"))
+def test_kills_lose_nothing_that_was_answered(record: str) -> None:
+    """A dead worker is replaced, a dead master takes its workers along and another server starts; each answered write is there."""
+    server = Server(record)
     running, answered = threading.Event(), threading.Semaphore(0)
     running.set()
-    clients = [Client(number, port, running, answered) for number in range(CLIENTS)]
+    clients = [Client(number, server, running, answered) for number in range(CLIENTS)]
     chance = random.Random(20260101)
     for client in clients:
         client.start()
     try:
-        for _ in range(KILLS):
+        for kill in range(KILLS):
             for _ in range(chance.randint(5, 150)):
                 assert answered.acquire(timeout=60), "no write was answered for a minute"
-            for worker in chance.sample(workers_of(master.pid), k=1):
-                os.kill(worker, signal.SIGKILL)
+            if kill % MASTERS == MASTERS - 1:
+                server.kill_master()
+            else:
+                for worker in chance.sample(server.workers(), k=1):
+                    os.kill(worker, signal.SIGKILL)
     finally:
         running.clear()
         for client in clients:
             client.join()
-        master.terminate()
-        assert master.wait(60) == 0
-        master.stdout.close()
+        assert server.stop() == 0
     check_record(record, clients)
 
 

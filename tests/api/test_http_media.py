@@ -10,6 +10,7 @@ import pytest
 from api.media import accepted, takes_gzip
 
 FHIR = "application/fhir+json"
+XML = "application/fhir+xml"
 
 ACCEPT = [
     ("application/fhir+json", FHIR),
@@ -24,13 +25,18 @@ ACCEPT = [
     ('application/fhir+json; fhirVersion="4.0.1"', FHIR),
     ("application/fhir+json; fhirVersion=3.0", None),
     ("application/fhir+json; fhirVersion=3.0, application/json", "application/json"),
-    ("application/fhir+xml, application/fhir+json;q=0.1", FHIR),
+    ("application/fhir+xml, application/fhir+json;q=0.1", XML),
+    ("application/fhir+xml;q=0.5, application/fhir+json", FHIR),
+    ("application/fhir+xml; fhirVersion=3.0", None),
+    ("application/xml", "application/xml"),
+    ("text/xml", "text/xml"),
+    ("application/xml+fhir", "application/xml+fhir"),
     ("application/json;q=0.5, application/fhir+json", FHIR),
     ("application/json, application/fhir+json", "application/json"),
     ("application/fhir+json;q=0, */*", "application/json"),
     ("application/json;q=0", None),
-    ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", FHIR),
-    ("application/fhir+xml", None),
+    ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "application/xml"),
+    ("application/fhir+xml", XML),
     ("text/turtle", None),
     ("nonsense", None),
 ]
@@ -56,9 +62,9 @@ def test_without_a_wish_it_is_fhirs_json(client):
     assert client.get("metadata").headers["Content-Type"] == FHIR
 
 
-@pytest.mark.parametrize("accept", ["application/fhir+xml", "text/turtle", "text/html"])
+@pytest.mark.parametrize("accept", ["application/fhir+turtle", "text/turtle", "text/html"])
 def test_what_can_not_be_produced_is_not_acceptable(client, patient, store, issue, accept):
-    """2.5, 2.17: 406; a write is refused before it happens."""
+    """2.5: 406; a write is refused before it happens."""
     before = store.snapshot().commit
 
     for response in (
@@ -81,8 +87,11 @@ def test_what_can_not_be_produced_is_not_acceptable(client, patient, store, issu
         ("application/fhir json", FHIR),
         ("application/fhir%2Bjson;fhirVersion=4.0", FHIR),
         ("text/json", "text/json"),
-        ("xml", None),
-        ("application/fhir%2Bxml", None),
+        ("xml", XML),
+        ("application/xml", "application/xml"),
+        ("text/xml", "text/xml"),
+        ("application/fhir%2Bxml", XML),
+        ("application/fhir xml", XML),
         ("ttl", None),
         ("html", None),
         ("", None),
@@ -90,7 +99,7 @@ def test_what_can_not_be_produced_is_not_acceptable(client, patient, store, issu
 )
 def test_format_outweighs_accept(client, value, expected):
     """2.6, 2.7, 2.9"""
-    response = client.get(f"metadata?_format={value}", Accept="application/fhir+xml")
+    response = client.get(f"metadata?_format={value}", Accept="application/json+fhir")
 
     if expected is None:
         assert response.status_code == 406
@@ -118,7 +127,9 @@ def test_format_works_everywhere(client, patient):
         ("application/fhir+json; fhirVersion=4.0", 201),
         ("application/fhir+json; fhirVersion=5.0", 415),
         ("application/fhir+json; charset=iso-8859-1", 415),
-        ("application/fhir+xml", 415),
+        ("application/fhir+turtle", 415),
+        ("application/fhir+xml; charset=iso-8859-1", 415),
+        ("application/fhir+xml; fhirVersion=5.0", 415),
         ("text/plain", 415),
         ("application/x-www-form-urlencoded", 415),
         ("", 415),

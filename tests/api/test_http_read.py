@@ -247,15 +247,3 @@ def test_unknown_parameters_are_no_search(client, patient, issue, url):
 
     assert response.status_code == 400
     assert issue(response)[:2] == ("error", "not-supported")
-
-
-@pytest.mark.parametrize("parameter", ["_summary=true", "_summary=text", "_elements=name"])
-def test_parts_of_a_resource_are_not_built_yet(client, patient, issue, parameter):
-    """2.14: 501 rather than silently the whole."""
-    client.put("Patient/example", patient)
-
-    response = client.get(f"Patient/example?{parameter}")
-
-    assert response.status_code == 501
-    assert issue(response)[:2] == ("error", "not-supported")
-    assert client.get("Patient/example?_summary=false").status_code == 200

@@ -45,6 +45,20 @@ def test_cat_on_one_line_keeps_numbers_as_written(repository: Path, git_fhir: Gi
     assert '"value":1.00' in line
 
 
+def test_cat_prints_xml(repository: Path, git_fhir: GitFhir) -> None:
+    """--xml is FHIR's, with a line for each element. https://hl7.org/fhir/R4/xml.html"""
+    git_fhir("import", "-", input='{"resourceType":"Observation","id":"o","valueQuantity":{"value":1.00}}')
+
+    printed = git_fhir("cat", "Observation/o", "--xml").stdout
+
+    assert printed.startswith(
+        '<?xml version="1.0" encoding="UTF-8"?>\n<Observation xmlns="http://hl7.org/fhir">\n'
+    )
+    assert '\n    <value value="1.00"/>\n' in printed
+    assert printed.endswith("</Observation>\n")
+    assert git_fhir("cat", "Observation/o", "--xml", "--json").exit_code == 2
+
+
 def test_ls_counts_by_type(clinic: Path, git_fhir: GitFhir) -> None:
     """Current resources only."""
     assert git_fhir("ls").stdout == "1  Observation\n2  Patient\n"

@@ -42,6 +42,7 @@ format: install
 
 bench: install
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.scale
 
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --quiet --group dev pyproject.toml -o requirements.lock

@@ -26,6 +26,7 @@ from api.endpoints import (
     TypeHistoryEndpoint,
     VersionEndpoint,
 )
+from api.operations import InstanceValidateEndpoint, ValidateEndpoint
 from api.request import FHIR_JSON, Request, request_id
 from gitstore import Settings, Store
 
@@ -40,10 +41,12 @@ ROUTES: tuple[tuple[str, type[Endpoint]], ...] = (
     ("/fhir/{type}",                         TypeEndpoint),
     ("/fhir/{type}/_history",                TypeHistoryEndpoint),
     ("/fhir/{type}/_search",                 SearchEndpoint),
+    ("/fhir/{type}/$validate",               ValidateEndpoint),
     ("/fhir/{type}/{id}",                    InstanceEndpoint),
     ("/fhir/{type}/{id}/_history",           InstanceHistoryEndpoint),
     ("/fhir/{type}/{id}/_history/{vid}",     VersionEndpoint),
     ("/fhir/{type}/{id}/_search",            SearchEndpoint),
+    ("/fhir/{type}/{id}/$validate",          InstanceValidateEndpoint),
     ("/fhir/{type}/{id}/{name}",             CompartmentEndpoint),
     ("/fhir/{type}/{id}/{name}/_search",     SearchEndpoint),
 )  # fmt: skip

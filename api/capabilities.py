@@ -17,6 +17,8 @@ RELEASED = "2026-11-22"
 
 TYPE_LEVEL = ("read", "vread", "update", "delete", "history-instance", "history-type", "create")
 SYSTEM_LEVEL = ("transaction", "batch", "history-system")
+OPERATIONS = {"$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
+"""Of each type, with their definitions."""
 MODES = ("full", "normative", "terminology")
 """All answered with the whole statement, as a server without a terminology service may."""
 
@@ -42,6 +44,11 @@ def statement(base: str, interactions: frozenset[str]) -> Statement:
 
 def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
     per_type = [{"code": code} for code in TYPE_LEVEL if code in interactions]
+    operations = [
+        {"name": code.removeprefix("$"), "definition": url}
+        for code, url in OPERATIONS.items()
+        if code in interactions
+    ]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -66,6 +73,7 @@ def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
                         "conditionalRead": "full-support",
                         "conditionalUpdate": False,
                         "conditionalDelete": "not-supported",
+                        "operation": operations,
                     }
                     for type in RESOURCE_TYPES
                 ],

@@ -68,6 +68,10 @@ def finder(entry: Entry) -> Finder | None:
     match entry.path:
         case ("metadata",):
             return None
+        case (*_, operation) if operation == "$validate" and len(entry.path) in (2, 3):
+            raise NotSupported(
+                "`$validate` as an entry of a Bundle is not built yet; it can be sent by itself."
+            )
         case ("_history",):
             return _history(entry, None)
         case (type, "_history"):

@@ -80,13 +80,14 @@ def status_of_write(outcome: Outcome) -> int:
 
 
 def outcome_of_write(outcome: Outcome) -> list[Issue]:
-    """What `Prefer: return=OperationOutcome` is told."""
+    """What `Prefer: return=OperationOutcome` is told: what has happened, and warnings about what was sent."""
     if outcome.version is None:
-        return [Issue("information", "informational", "There was nothing to delete.")]
-    if not outcome.changed:
-        return [Issue("information", "informational", f"`{outcome.version}` was left as it is.")]
-    verb = _WRITTEN[status_of_write(outcome)]
-    return [Issue("information", "informational", f"{verb}: `{outcome.version}`.")]
+        text = "There was nothing to delete."
+    elif not outcome.changed:
+        text = f"`{outcome.version}` was left as it is."
+    else:
+        text = f"{_WRITTEN[status_of_write(outcome)]}: `{outcome.version}`."
+    return [Issue("information", "informational", text), *outcome.issues]
 
 
 def snapshot_after(store: Store) -> Snapshot | None:

@@ -34,7 +34,7 @@ def _types(text: str) -> list[str]:
     default="ndjson",
     help="NDJSON, one resource a line, or one Bundle of type collection.",
 )
-@option("--type", "types", metavar="TYPE,...", type=_types, help="Only resources of these types.")
+@option("--type", metavar="TYPE,...", type=_types, help="Only resources of these types.")
 @option(
     "--at",
     metavar="DATE|COMMIT",
@@ -48,7 +48,7 @@ def _types(text: str) -> list[str]:
     type=click.Path(allow_dash=True),
     help="A folder for NDJSON, one file for each type; a file for a Bundle; - is stdout.",
 )
-def export(format: str, types: list[str] | None, at: str | None, output: str) -> None:
+def export(format: str, type: list[str] | None, at: str | None, output: str) -> None:
     """Write all current resources as NDJSON or as a Bundle.
 
     By type and id, each resource as it is stored but on one line, numbers as written. With -o FOLDER NDJSON goes into
@@ -59,7 +59,7 @@ def export(format: str, types: list[str] | None, at: str | None, output: str) ->
     """
     with open_store() as store:
         snapshot = _snapshot(store, at)
-        names = sorted(set(types)) if types else list(snapshot.counts())
+        names = sorted(set(type)) if type else list(snapshot.counts())
         if format == "bundle":
             base = (settings().base_url or _BASE).rstrip("/")
             with _opened(output) as file:

@@ -23,7 +23,6 @@ from gitstore import (
     RepositoryDamaged,
     RepositoryRefused,
     Settings,
-    Snapshot,
     Store,
     StoreError,
     Unavailable,
@@ -172,10 +171,9 @@ def _uninterrupted() -> Iterator[None]:
 class Rehearsal:
     """Counts what an import would do, and writes nothing: --dry-run."""
 
-    def __init__(
-        self, snapshot: Snapshot, report: Report, settings: Settings, *, strict: bool = False
-    ) -> None:
-        self._snapshot = snapshot
+    def __init__(self, store: Store, report: Report, settings: Settings, *, strict: bool = False) -> None:
+        self._store = store
+        self._snapshot = store.snapshot()
         self._report = report
         self._strict = strict
         self._always_skips = settings.unchanged_update == "skip"
@@ -186,19 +184,27 @@ class Rehearsal:
     def add(self, planned: Item | Refusal) -> None:
         """Take what comes next. Raises Refused."""
         if isinstance(planned, Refusal):
-            self._report.refused.append(planned)
-            if self._strict:
-                raise Refused
+            self._refuse(planned)
             return
         request_id = planned.unit.request_id
         if request_id in self._taken or (request_id and self._snapshot.commit_of_request(request_id)):
             self._report.counts["already imported"] += planned.writes
+            return
+        try:
+            self._store.rehearse(planned.unit)
+        except StoreError as error:
+            self._refuse(Refusal.of(planned.place, error))
             return
         if request_id is not None:
             self._taken.add(request_id)
         for interaction in planned.unit.interactions:
             if not isinstance(interaction, Ask):
                 self._report.counts[self._foresee(interaction)] += 1
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._report.refused.append(refusal)
+        if self._strict:
+            raise Refused
 
     def finish(self) -> None:
         """Nothing is left over: references aren't looked up."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cli import adopt, export, inspect, repository, setup, stats, transfer, upkeep
+from cli import adopt, export, inspect, repository, setup, stats, transfer, upkeep, validating
 from cli.arguments import option
 from cli.errors import Failure, NoRepository, failure
 from cli.output import use_colour
@@ -62,6 +62,7 @@ for command in (
     repository.serve,
     transfer.import_,
     export.export,
+    validating.validate,
     inspect.cat,
     inspect.log,
     inspect.show,

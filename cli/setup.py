@@ -18,7 +18,7 @@ from cli.output import print_json, visible
 
 _DRIVER = "diff.fhir.textconv"
 _SED = r"""sed -e '5{/^    "versionId": /d;}' -e '6{/^    "lastUpdated": /d;}'"""
-"""What `textconv` does, sixty times faster: git runs it for each side of each file. docs/format.md fixes the lines."""
+"""What `textconv` does, a hundred times faster: git runs it for each side of each file. docs/format.md fixes the lines."""
 
 _ATTRIBUTE = "*.json diff=fhir"
 _META = {5: b'    "versionId": ', 6: b'    "lastUpdated": '}

@@ -20,7 +20,7 @@ from cli.importing import OUTCOMES, Importer, Refused, Rehearsal, Report
 from cli.opening import configured_author, open_store, settings
 from cli.output import print_json, visible
 from cli.units import Planner
-from gitstore import ANONYMOUS, Author, StoreError
+from gitstore import ANONYMOUS, Author, Issue, StoreError
 
 _REDRAW = 0.2
 """Seconds between two looks of the progress bar when nothing else has changed."""
@@ -67,7 +67,7 @@ def import_(
     What is refused is reported in the end with file and line or entry, and the exit code is 1. A unit that refers to
     something unknown is tried again after the rest.
     """
-    _check_paths(context, paths)
+    check_paths(context, paths)
     report, begun = Report(), time.monotonic()
     with open_store() as store:
         limits = settings()
@@ -75,7 +75,7 @@ def import_(
         work: Importer | Rehearsal
         if dry_run:
             author = author or ANONYMOUS
-            work = Rehearsal(store.snapshot(), report, limits, strict=strict)
+            work = Rehearsal(store, report, limits, strict=strict)
         else:
             author = author or configured_author()
             work = Importer(store, report, strict=strict)
@@ -92,7 +92,7 @@ def import_(
     context.exit(REFUSED if report.refused else DONE)
 
 
-def _check_paths(context: click.Context, paths: tuple[str, ...]) -> None:
+def check_paths(context: click.Context, paths: tuple[str, ...]) -> None:
     """Refuse the whole command for a path that isn't there, before anything is written."""
     for path in paths:
         if path != STDIN and not os.path.lexists(path):
@@ -172,16 +172,18 @@ def _refusal_facts(refusal: Refusal) -> dict[str, Any]:
         "file": place.file,
         "line": place.line,
         "entry": place.entry,
-        "issues": [
-            {
-                "severity": issue.severity,
-                "code": issue.code,
-                "text": issue.text,
-                "expression": issue.expression,
-                "diagnostics": issue.diagnostics,
-            }
-            for issue in refusal.issues
-        ],
+        "issues": [issue_facts(issue) for issue in refusal.issues],
+    }
+
+
+def issue_facts(issue: Issue) -> dict[str, Any]:
+    """An issue for --json."""
+    return {
+        "severity": issue.severity,
+        "code": issue.code,
+        "text": issue.text,
+        "expression": issue.expression,
+        "diagnostics": issue.diagnostics,
     }
 
 

@@ -126,7 +126,7 @@ class Store:
         `more_objects` are other object folders to read, such as that of a push which its hooks are to judge: `foreign`.
         Raises RepositoryRefused where there is no record of a format that this version knows.
         """
-        git_dir = os.fspath(path)
+        git_dir = os.path.abspath(path)
         repository = Repository(git_dir, more_objects)
         repository.check_format()
         folder = os.path.join(git_dir, layout.LOCAL)

@@ -416,7 +416,7 @@ class _Reader:
         else:
             parent[property.name] = value
 
-    def text_of(self, text: str) -> None:
+    def _text(self, text: str) -> None:
         if self._div is not None:
             self._div.text(text)
         elif not text.isspace():

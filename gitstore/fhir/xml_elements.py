@@ -36,7 +36,10 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One element of a type. `table` is there for what has children; `write` and `read` are for primitives."""
+    """One element of a type: its place among the others, and whether it may repeat.
+
+    `write` gives the value attribute of a primitive, `read` the JSON value of one; both raise Fault.
+    """
 
     name: str
     rank: int
@@ -57,7 +60,7 @@ class Table:
 
 @functools.cache
 def table_of(type: str) -> Table:
-    """Raises KeyError for an unknown type."""
+    """The elements of a resource type, data type or backbone element. Raises KeyError for an unknown type."""
     attributes: tuple[str, ...] = () if definitions.is_resource_type(type) else ("id",)
     if type == "Extension":
         attributes = ("id", "url")
@@ -82,6 +85,7 @@ def table_of(type: str) -> Table:
 
 
 def text_of(value: Any) -> str:
+    """A JSON text for an attribute. Raises Fault for what is no text, or has characters that XML excludes."""
     if value.__class__ is not str:
         raise Fault("is no text in JSON, which its type demands, and XML would not show that")
     text: str = value
@@ -146,11 +150,13 @@ _CONVERSIONS: Mapping[str, tuple[Callable[[Any], str], Callable[[str], Any]]] = 
 
 
 def shown(text: str) -> str:
+    """Text of a client for a message: shortened, and without what can't be shown."""
     shown = _NO_XML.sub("?", text[:_MAX_SHOWN])
     return shown if len(text) <= _MAX_SHOWN else shown + "…"
 
 
 def path_of(steps: list[str | int]) -> str:
+    """Names of elements and numbers of items as FHIRPath: `Patient.name[0].family`."""
     path = ""
     for step in steps:
         if isinstance(step, int):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from api.app import ROUTES
-from api.capabilities import SYSTEM_LEVEL, TYPE_LEVEL, VERSION
+from api.capabilities import OPERATIONS, SYSTEM_LEVEL, TYPE_LEVEL, VERSION
+from gitstore.fhir import validation
 from gitstore.fhir.definitions import RESOURCE_TYPES
 
 
@@ -104,6 +105,27 @@ def _works(client, code, type):
     return False
 
 
+def test_every_operation_it_names_works_on_every_type(client, statement):
+    """13.3: named with its definition, and answered with an OperationOutcome."""
+    for claim in statement["rest"][0]["resource"]:
+        assert claim["operation"] == [
+            {
+                "name": "validate",
+                "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+            }
+        ]
+        for operation in claim["operation"]:
+            path = f"{claim['type']}/${operation['name']}"
+            answer = client.post(path, {"resourceType": claim["type"]})
+            assert answer.status_code == 200
+            assert answer.json["resourceType"] == "OperationOutcome"
+
+
+def test_it_is_valid(statement):
+    """https://hl7.org/fhir/R4/capabilitystatement.html: by its own judge, without an error."""
+    assert [issue for issue in validation.issues(statement) if issue.severity == "error"] == []
+
+
 def test_conditional_reads_work_as_claimed(client, statement, patient):
     """4.10: full-support means both headers."""
     client.put("Patient/example", patient)
@@ -159,8 +181,12 @@ def test_every_interaction_has_its_page():
     """One word of the specification names code, test and page."""
     pages = {page.stem for page in Path(__file__).parents[2].joinpath("docs", "interactions").glob("*.md")}
     named = {"history-instance": "history", "history-type": "history", "history-system": "history"}
-    named |= {"batch": "batch-and-transaction", "transaction": "batch-and-transaction"}
+    named |= {
+        "batch": "batch-and-transaction",
+        "transaction": "batch-and-transaction",
+        "$validate": "validate",
+    }
     codes = {code for _, endpoint in ROUTES for each in endpoint.interactions.values() for code in each}
 
-    assert codes == {*TYPE_LEVEL, *SYSTEM_LEVEL, "capabilities"}
+    assert codes == {*TYPE_LEVEL, *SYSTEM_LEVEL, *OPERATIONS, "capabilities"}
     assert {named.get(code, code) for code in codes} <= pages

@@ -125,6 +125,24 @@ def test_new_workers_take_over_without_a_failed_request(server: Running) -> None
     assert server.put(LARGE) == 413
 
 
+def test_a_connection_that_is_idle_at_that_moment_gets_its_next_answer(server: Running) -> None:
+    """Whether or not it has carried a request before; the answer says that it is the last one."""
+    connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE) for _ in range(8)]
+    for number, connection in enumerate(connections):
+        connection.connect()
+        if number % 2:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(server, "settings reloaded", 1)
+
+    for connection in connections:
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Connection"]) == (200, "close")
+        connection.close()
+
+
 def test_a_setting_that_makes_no_sense_is_refused_and_the_old_ones_stay(server: Running) -> None:
     """The workers go on as they are; the log says which setting is wrong. Once it is right, SIGHUP works."""
     server.configure("fhir.maxBody", "much")

@@ -70,8 +70,8 @@ def test_an_unknown_type_is_not_found(client, issue, method, path):
     [
         ("GET", "$export"),
         ("POST", "$convert"),
-        ("POST", "Patient/$validate"),
-        ("GET", "Patient/$validate"),
+        ("POST", "Patient/$everything"),
+        ("GET", "Patient/$everything"),
         ("GET", "Patient/1/$everything"),
         ("POST", "Patient/1/$meta-add"),
     ],

@@ -157,3 +157,10 @@ def test_a_path_that_leads_nowhere_is_refused_in_one_line(tmp_path, path):
 
     assert isinstance(refused.value, RepositoryRefused)
     assert "\n" not in str(refused.value)
+
+
+def test_a_record_is_opened_by_a_relative_path(record, monkeypatch):
+    monkeypatch.chdir(Path(record).parent)
+
+    with Store.open(Path(record).name) as read:
+        assert read.snapshot().commit.sequence == 1

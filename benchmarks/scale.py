@@ -22,7 +22,8 @@ from gitstore import Settings, Store, Unit, Update, init
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git import writer
 
-THROWAWAY = Settings(durability="off")
+THROWAWAY = Settings(durability="off", validation="off")
+DURABLE = Settings(validation="off")
 BATCH = 1000
 
 
@@ -49,7 +50,7 @@ def filled(folder: Path, resources: int) -> Store:
         for start in range(0, resources, BATCH):
             batch = [patient(number) for number in range(start, min(start + BATCH, resources))]
             store.commit(batch, AUTHOR, interaction="transaction")
-    return Store.open(git_dir)
+    return Store.open(git_dir, DURABLE)
 
 
 def interleaved(rounds: int, *actions: Callable[[int], object]) -> list[float]:
@@ -140,7 +141,7 @@ def slow_disk(folder: Path, milliseconds: float, seconds: float = 3.0) -> Row:
     """Commits a second with 32 clients and with one, each sync slowed down."""
     vars(writer)["os"] = SlowOs(milliseconds / 1000)
     try:
-        with Store.open(init(folder)) as store:
+        with Store.open(init(folder), DURABLE) as store:
             one = _rate(store, 1, seconds)
             many = _rate(store, 32, seconds)
     finally:

@@ -18,7 +18,7 @@ class Settings:
     durability: Literal["full", "off"] = "full"
     unchanged_update: Literal["version", "skip"] = "version"
     foreign_commits: Literal["refuse", "adopt"] = "refuse"
-    validation: Literal["off", "structure", "full"] = "off"
+    validation: Literal["off", "structure", "full"] = "full"
     max_body: int = 16 * MIB
     max_bundle: int = 128 * MIB
     max_entries: int = 20_000

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gitstore import Author, Store, init
+from gitstore import Author, Settings, Store, init
+
+UNCHECKED = Settings(validation="off")
+"""Most tests are not about FHIR's rules, and their resources are as small as they can be."""
 
 START = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z, when every test begins."""
@@ -57,7 +60,7 @@ def record(tmp_path: Path, clock: Clock) -> str:
 
 @pytest.fixture
 def store(record: str, clock: Clock, new_id: Callable[[], str]) -> Iterator[Store]:
-    with Store.open(record, clock=clock, new_id=new_id) as opened:
+    with Store.open(record, UNCHECKED, clock=clock, new_id=new_id) as opened:
         yield opened
 
 

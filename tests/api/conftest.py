@@ -90,8 +90,8 @@ def repository(empty_record: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    """No fsync: what is tested here is not the disk."""
-    return Settings(durability="off", max_body=50_000, max_bundle=200_000, max_entries=20)
+    """No fsync and no validation: neither the disk nor FHIR's rules are what most tests are about."""
+    return Settings(durability="off", validation="off", max_body=50_000, max_bundle=200_000, max_entries=20)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ KILLS = int(os.environ.get("GIT_FHIR_KILLS", "6"))
 MASTERS = 4
 """Each fourth kill is that of a master."""
 CLIENTS = 16
-TYPES = ("Patient", "Encounter", "Observation")
+TYPES = ("Patient", "Practitioner", "Location")
 
 
 class Client(threading.Thread):

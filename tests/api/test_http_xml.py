@@ -121,7 +121,7 @@ def test_what_is_no_fhir_xml_is_refused(client, store, body, expression, text):
 
 def test_the_limit_of_a_body_counts_for_xml(make_client):
     """413 as for JSON."""
-    client = make_client(Settings(durability="off", max_body=50))
+    client = make_client(Settings(durability="off", validation="off", max_body=50))
 
     assert client.put("Patient/ada", ADA, Content_Type=XML).status_code == 413
 

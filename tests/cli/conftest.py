@@ -47,7 +47,7 @@ def open_store(repository: Path) -> Store:
     minutes, numbers = itertools.count(1), itertools.count(1)
     return Store.open(
         repository,
-        Settings(durability="off"),
+        Settings(durability="off", validation="off"),
         clock=lambda: START + next(minutes) * MINUTE,
         new_id=lambda: f"new-{next(numbers)}",
     )
@@ -55,10 +55,11 @@ def open_store(repository: Path) -> Store:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """An empty repository that doesn't wait for the disk."""
+    """An empty repository that doesn't wait for the disk, and takes any resource."""
     path = tmp_path / "clinic.git"
     init(path, clock=lambda: START)
     git(path, "config", "fhir.durability", "off")
+    git(path, "config", "fhir.validation", "off")
     return path
 
 

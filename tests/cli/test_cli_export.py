@@ -212,7 +212,7 @@ def new_record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     folder = tmp_path_factory.mktemp("records")
     template = Path(init(folder / "template.git", clock=lambda: START))
     git(template, "config", "fhir.durability", "off")
-    Store.open(template, Settings(durability="off")).close()
+    Store.open(template, Settings(durability="off", validation="off")).close()
     numbers = itertools.count(1)
     return lambda: Path(shutil.copytree(template, folder / f"{next(numbers)}.git", symlinks=True))
 

@@ -35,7 +35,7 @@ def test_the_story_in_numbers(clinic: Path, git_fhir: GitFhir) -> None:
 
 def test_what_is_deleted_counts_as_deleted(clinic: Path, git_fhir: GitFhir) -> None:
     """Its versions stay in the record."""
-    with Store.open(clinic, Settings(durability="off")) as store:
+    with Store.open(clinic, Settings(durability="off", validation="off")) as store:
         store.commit([Delete(PATIENT)], ADA)
 
     found = facts(git_fhir)
@@ -68,7 +68,9 @@ def test_growth_is_told_by_month(repository: Path, git_fhir: GitFhir) -> None:
     instants = itertools.chain(
         [1_769_903_999_999_999, 1_769_904_000_000_000], itertools.repeat(1_775_000_000_000_000)
     )
-    with Store.open(repository, Settings(durability="off"), clock=lambda: next(instants)) as store:
+    with Store.open(
+        repository, Settings(durability="off", validation="off"), clock=lambda: next(instants)
+    ) as store:
         for number in range(4):
             ids = [f"p{number}-{turn}" for turn in range(1 + number % 2)]
             updates = [Update(ResourceId("Patient", id), patient(id)) for id in ids]
@@ -83,7 +85,7 @@ def test_growth_is_told_by_month(repository: Path, git_fhir: GitFhir) -> None:
 
 def test_only_the_first_five_are_named(repository: Path, git_fhir: GitFhir) -> None:
     """The largest resources and the longest histories; of equals the first by name."""
-    with Store.open(repository, Settings(durability="off")) as store:
+    with Store.open(repository, Settings(durability="off", validation="off")) as store:
         store.commit_each(
             Unit(
                 [Update(ResourceId("Patient", f"p{number}"), patient(f"p{number}", language="x" * number))],

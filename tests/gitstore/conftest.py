@@ -42,7 +42,9 @@ def record(new_record: Callable[[], str], tmp_path: Path) -> str:
 @pytest.fixture
 def store(record: str, clock: Callable[[], int], new_id: Callable[[], str]) -> Iterator[Store]:
     """A store without fsync, whose clock shows START + 1 s, + 2 s, … at its commits."""
-    with Store.open(record, Settings(durability="off"), clock=clock, new_id=new_id) as opened:
+    with Store.open(
+        record, Settings(durability="off", validation="off"), clock=clock, new_id=new_id
+    ) as opened:
         yield opened
 
 

@@ -14,12 +14,17 @@ from gitstore import Author, Delete, NotFound, Store, Update
 from gitstore.fhir.ids import ResourceId
 
 AUTHOR = Author("Grace", "grace@clinic.example")
-TYPES = ("Patient", "Encounter", "Observation")
+TYPES = ("Patient", "Practitioner", "Location")
 
 
 def update(type: str, id: str, number: int) -> Update:
     resource_id = ResourceId(type, id)
-    body = {"resourceType": type, "id": id, "language": f"n-{number}", "implicitRules": "x" * (number % 997)}
+    body = {
+        "resourceType": type,
+        "id": id,
+        "language": f"n-{number}",
+        "implicitRules": "x" * (number % 997 + 1),
+    }
     return Update(resource_id, body, if_match=frozenset([str(number - 1)]) if number > 1 else None)
 
 

@@ -38,8 +38,8 @@ PATIENT, PERSON = ResourceId("Patient", "p"), ResourceId("Person", "q")
 PATH, PERSON_PATH = path_of(PATIENT), path_of(PERSON)
 START = 1_767_268_800_000_000
 EVE = Author("Eve", "eve@example.org")
-OFF = Settings(durability="off")
-ADOPT = Settings(durability="off", foreign_commits="adopt")
+OFF = Settings(durability="off", validation="off")
+ADOPT = Settings(durability="off", validation="off", foreign_commits="adopt")
 
 Git = Callable[..., str]
 
@@ -434,7 +434,9 @@ def test_what_is_no_resource_in_its_place_is_refused(
     change(clone)
     foreign = clone.commit_and_push()
 
-    with Store.open(record, Settings(durability="off", max_body=3000), clock=clock) as store:
+    with Store.open(
+        record, Settings(durability="off", validation="off", max_body=3000), clock=clock
+    ) as store:
         [problem] = problems(store)
 
     assert problem.path == path
@@ -458,8 +460,8 @@ def test_limits_of_a_transaction_hold_for_a_foreign_change(record, written, clon
     clone.commit_and_push()
 
     for settings, reason in (
-        (Settings(max_entries=1), "more than 1 files are changed (fhir.maxEntries)"),
-        (Settings(max_bundle=500), "more than 500 bytes (fhir.maxBundle)"),
+        (Settings(validation="off", max_entries=1), "more than 1 files are changed (fhir.maxEntries)"),
+        (Settings(validation="off", max_bundle=500), "more than 500 bytes (fhir.maxBundle)"),
     ):
         with Store.open(record, settings, clock=clock) as store:
             assert problems(store) == [Problem("*", next(p.reason for p in problems(store)))]

@@ -53,7 +53,7 @@ def update(if_match: int | None = None, **elements: Any) -> Update:
 def test_last_updated_increases_whatever_the_clock_does(record, ada, times, expected, grouped):
     """Strictly along the branch, by a microsecond where the clock stands still or steps back."""
     ticks = iter([START + time for time in times])
-    with Store.open(record, Settings(durability="off"), clock=lambda: next(ticks)) as store:
+    with Store.open(record, Settings(durability="off", validation="off"), clock=lambda: next(ticks)) as store:
         if grouped:
             results = store.commit_each([Unit([update()], ada) for _ in times])
             made = [result[0].version for result in results if not isinstance(result, StoreError)]
@@ -124,7 +124,7 @@ def test_of_many_with_one_if_match_exactly_one_wins(store, ada):
 
 def test_two_stores_on_one_record_see_each_other_at_once(record, store, clock, ada):
     """As two processes do: what one has acknowledged, the other reads, and builds upon."""
-    with Store.open(record, Settings(durability="off"), clock=clock) as other:
+    with Store.open(record, Settings(durability="off", validation="off"), clock=clock) as other:
         for number in range(1, 20, 2):
             store.commit([update(number - 1 or None)], ada)
             assert other.snapshot().read(PATIENT).version_id == number
@@ -136,7 +136,9 @@ def test_two_stores_on_one_record_see_each_other_at_once(record, store, clock, a
 
 def test_a_lock_that_is_held_too_long_is_said_and_nothing_was_written(record, clock, ada, git):
     """503 never means "perhaps": the unit is withdrawn."""
-    with Store.open(record, Settings(durability="off", lock_timeout=0.05), clock=clock) as store:
+    with Store.open(
+        record, Settings(durability="off", validation="off", lock_timeout=0.05), clock=clock
+    ) as store:
         before = git("rev-parse", "main")
         holder = Writer(record)
         with holder.locked():
@@ -172,7 +174,9 @@ def test_a_unit_that_is_being_written_is_waited_for_however_long_it_takes(record
         return waits[-1]
 
     monkeypatch.setattr(Pending, "wait", counted)
-    with Store.open(record, Settings(durability="off", lock_timeout=0.01), clock=clock) as store:
+    with Store.open(
+        record, Settings(durability="off", validation="off", lock_timeout=0.01), clock=clock
+    ) as store:
         slow = [Ask(answer), update()]
 
         asked, written = store.commit(slow, ada, interaction="transaction")
@@ -184,7 +188,9 @@ def test_a_unit_that_is_being_written_is_waited_for_however_long_it_takes(record
 
 def test_a_lock_of_a_foreign_git_is_said_too(record, clock, ada):
     lock = Path(record, "refs", "heads", "main.lock")
-    with Store.open(record, Settings(durability="off", lock_timeout=0.05), clock=clock) as store:
+    with Store.open(
+        record, Settings(durability="off", validation="off", lock_timeout=0.05), clock=clock
+    ) as store:
         lock.write_text("")
         store._queue._timeout = 30  # only the wait for the foreign lock is to be short
         with pytest.raises(Locked, match="Another git holds"):
@@ -300,7 +306,7 @@ import sys
 from gitstore import Author, Settings, Store, Update
 from gitstore.fhir.ids import ResourceId
 name = sys.argv[2]
-with Store.open(sys.argv[1], Settings(durability="off")) as store:
+with Store.open(sys.argv[1], Settings(durability="off", validation="off")) as store:
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(40):
@@ -328,7 +334,7 @@ def test_processes_that_write_at_once_take_turns(record):
         process.communicate(b"go\n")
 
     assert [process.returncode for process in processes] == [0, 0, 0]
-    with Store.open(record, Settings(durability="off")) as store:
+    with Store.open(record, Settings(durability="off", validation="off")) as store:
         versions = store.snapshot().history(PATIENT, count=1000).versions
         assert [version.version_id for version in versions] == list(range(120, 0, -1))
         for name in names:

@@ -40,7 +40,7 @@ def check_acknowledged(store: Store, acknowledged: list[str]) -> None:
         if not rest:
             continue
         key, number = rest.split()
-        types = ("Patient", "Encounter", "Observation") if kind == "three" else ("Patient",)
+        types = ("Patient", "Practitioner", "Location") if kind == "three" else ("Patient",)
         for type in types:
             version = snapshot.version(ResourceId(type, f"{kind}-{key}"), VersionId(int(number)))
             if not version.deleted:
@@ -51,7 +51,7 @@ def check_whole_transactions(store: Store) -> None:
     snapshot = store.snapshot()
     for patient in snapshot.resources("Patient"):
         if patient.resource_id.id.startswith("three-"):
-            for type in ("Encounter", "Observation"):
+            for type in ("Practitioner", "Location"):
                 other = snapshot.read(ResourceId(type, patient.resource_id.id))
                 assert (other.version_id, other.commit) == (patient.version_id, patient.commit)
 

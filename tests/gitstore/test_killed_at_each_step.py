@@ -17,7 +17,7 @@ from gitstore.fhir.ids import ResourceId
 from gitstore.git import writer as writer_module
 
 ADA = Author("Ada", "ada@clinic.example")
-TYPES = ("Patient", "Encounter")
+TYPES = ("Patient", "Practitioner")
 CALLS = frozenset(
     ["open", "close", "write", "pwrite", "pread", "fsync", "fdatasync", "link", "rename", "unlink", "fstat"]
 )

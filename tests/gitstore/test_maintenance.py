@@ -26,8 +26,8 @@ COMMITS = int(os.environ.get("GIT_FHIR_MAINTAINED_COMMITS", "300"))
 """Single commits of the run with few descriptors; 5000 in the documented one."""
 
 ADA = Author("Ada", "ada@clinic.example")
-OFF = Settings(durability="off", maintenance="off")
-AUTO = Settings(durability="off")
+OFF = Settings(durability="off", validation="off", maintenance="off")
+AUTO = Settings(durability="off", validation="off")
 
 
 def update(number: int) -> Update:
@@ -103,7 +103,9 @@ def test_a_multi_pack_index_is_written_before_that(record, clock):
 
 def test_a_long_run_of_single_commits_leaves_few_packs(record, clock):
     """While the process lives, not only as it begins."""
-    with Store.open(record, Settings(durability="off", lock_timeout=3000.0), clock=clock) as store:
+    with Store.open(
+        record, Settings(durability="off", validation="off", lock_timeout=3000.0), clock=clock
+    ) as store:
         commit(store, 400)
 
     assert packs(record) <= WAIT_ABOVE + 16
@@ -179,7 +181,7 @@ def test_a_writer_waits_no_longer_than_maintenance_takes(record, clock):
     """Then the packs are few, and it goes on at once."""
     with Store.open(record, OFF, clock=clock) as store:
         commit(store, WAIT_ABOVE)
-    settings = Settings(durability="off", lock_timeout=3000.0)
+    settings = Settings(durability="off", validation="off", lock_timeout=3000.0)
 
     with Store.open(record, settings, clock=clock) as store:
         commit(store, 2)  # the second one's group begins when the first one's wait is over
@@ -224,7 +226,7 @@ def test_in_full_there_is_one_small_pack(record, clock):
 
 def test_asked_to_while_another_is_at_it(record, clock):
     """It waits for fhir.lockTimeout."""
-    settings = Settings(durability="off", lock_timeout=0.05)
+    settings = Settings(durability="off", validation="off", lock_timeout=0.05)
     with (
         under_maintenance(record),
         Store.open(record, settings, clock=clock) as store,
@@ -281,7 +283,7 @@ def slow(descriptor):
     fsync(descriptor)
 os.fsync = slow
 ada = Author("Ada", "ada@clinic.example")
-with Store.open(sys.argv[1], Settings(maintenance="off")) as store:
+with Store.open(sys.argv[1], Settings(maintenance="off", validation="off")) as store:
     end = time.monotonic() + float(sys.argv[2])
     def write(key):
         number = 0
@@ -337,7 +339,7 @@ class Mortal:
         return getattr(os, name)
 upkeep.os = Mortal()
 upkeep.Upkeep._git = or_die(upkeep.Upkeep._git)
-with Store.open(sys.argv[1], Settings(durability="off", maintenance="off")) as store:
+with Store.open(sys.argv[1], Settings(durability="off", validation="off", maintenance="off")) as store:
     store.maintain(full=sys.argv[3] == "full")
 """
 
@@ -404,7 +406,7 @@ def repeat(work, which):
         except Exception as error:
             errors.append(repr(error))
         done.wait(0.005)
-with Store.open(sys.argv[1], Settings(durability="off")) as store:
+with Store.open(sys.argv[1], Settings(durability="off", validation="off")) as store:
     def read():
         snapshot = store.snapshot()
         for version in snapshot.history(count=20).versions:

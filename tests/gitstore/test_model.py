@@ -72,7 +72,9 @@ class Machine(RuleBasedStateMachine):
         self.store = self.open()
 
     def open(self) -> Store:
-        return Store.open(self.record, Settings(durability="off"), clock=self.clock, new_id=self.new_id)
+        return Store.open(
+            self.record, Settings(durability="off", validation="off"), clock=self.clock, new_id=self.new_id
+        )
 
     def clock(self) -> int:
         self.time += [1_000_000, 0, -5, 3][self.time % 4]

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import checker
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
-def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-checker = load("checker")
 Operation = checker.Operation
 faults = checker.faults
 

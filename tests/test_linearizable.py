@@ -6,7 +6,6 @@ The documented run, with 8 processes of 8 threads over HTTP:
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -14,25 +13,12 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import checker
+import linearizable_client as client
+
 from gitstore import Snapshot, Store
-
-
-def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-checker = load("checker")
-client = load("linearizable_client")
 
 CLIENTS = int(os.environ.get("GIT_FHIR_CLIENTS", "3"))
 """How many processes, and how many threads each of them has."""

@@ -250,7 +250,7 @@ def test_a_keep_that_a_power_cut_left_is_removed(store, record):
     commit(store, 3)
     first, second, *_ = Path(record, "objects", "pack").glob("*.pack")
     first.with_suffix(".keep").write_bytes(KEEP_TEXT)
-    second.with_suffix(".keep").write_bytes(b"of a colleague")
+    second.with_suffix(".keep").write_bytes(b"of somebody else")
 
     store.maintain()
 

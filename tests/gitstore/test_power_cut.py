@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
+import power_cut
 import pytest
 
 from gitstore import Author, Store, Update
@@ -20,19 +18,6 @@ from gitstore.git import writer as writer_module
 SAMPLE = os.environ.get("GIT_FHIR_POWER_CUTS", "80")
 """How many of the states are tried, or `all`: the documented run."""
 
-
-def load(name: str) -> ModuleType:
-    """A module that lies beside this file."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-power_cut = load("power_cut")
 ADA = Author("Ada", "ada@clinic.example")
 
 

@@ -50,6 +50,7 @@ class Writer:
         self._git_dir = git_dir
         self._durable = durable
         self._timeout = lock_timeout
+        self._boot = _boot_id()
         self._mutex = threading.Lock()  # a flock keeps out other processes, not other threads
         self._local = os.path.join(git_dir, layout.LOCAL)
         self._packs = os.path.join(git_dir, "objects", "pack")
@@ -233,9 +234,8 @@ class Writer:
     def _record(self, state: bytes, intent: _Intent | None = None, *, sync: bool = True) -> None:
         fields = [state]
         if intent is not None:
-            boot = _boot_id()
             fields += [f"{n} {v}".encode() for n, v in (("old", intent.old), ("new", intent.new))]
-            fields += [f"pack {intent.pack}".encode(), f"pid {os.getpid()}".encode(), b"boot " + boot]
+            fields += [f"pack {intent.pack}".encode(), f"pid {os.getpid()}".encode(), b"boot " + self._boot]
         text = b"\n".join([*fields, b""])
         text += b"crc %08x\n" % zlib.crc32(text)
         if os.pwrite(self._lock, text.ljust(_RECORD, b"\n"), 0) != _RECORD:

@@ -2,7 +2,7 @@
 # make serve     the sample clinic on http://127.0.0.1:8080/fhir
 # make test      the whole test suite
 # make lint      formatting, lint, types
-# make bench     durable commits a second beside their baselines
+# make bench     durable commits a second beside their baselines, growth, searches
 # make lock      requirements.lock anew from pyproject.toml (needs uv)
 
 PYTHON ?= python3
@@ -29,7 +29,7 @@ serve: install
 	exec $(BIN)/git-fhir -C $(CLINIC) serve --host $(HOST) --port $(PORT)
 
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -43,6 +43,7 @@ format: install
 bench: install
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.search
 
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --quiet --group dev pyproject.toml -o requirements.lock

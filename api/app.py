@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import falcon
 
-from api import errors, log, media
+from api import binary, cors, errors, log, media, proxy
 from api.auth import author_of, check_host
 from api.endpoints import (
     CapabilitiesEndpoint,
@@ -26,7 +26,8 @@ from api.endpoints import (
     TypeHistoryEndpoint,
     VersionEndpoint,
 )
-from api.operations import InstanceValidateEndpoint, ValidateEndpoint
+from api.meta import MetaEndpoint, ScopeMetaEndpoint
+from api.operations import EverythingEndpoint, InstanceValidateEndpoint, ValidateEndpoint
 from api.request import FHIR_JSON, Request, request_id
 from gitstore import Settings, Store
 
@@ -38,15 +39,20 @@ ROUTES: tuple[tuple[str, type[Endpoint]], ...] = (
     ("/fhir/metadata",                       CapabilitiesEndpoint),
     ("/fhir/_history",                       SystemHistoryEndpoint),
     ("/fhir/_search",                        SearchEndpoint),
+    ("/fhir/$meta",                          ScopeMetaEndpoint),
     ("/fhir/{type}",                         TypeEndpoint),
     ("/fhir/{type}/_history",                TypeHistoryEndpoint),
     ("/fhir/{type}/_search",                 SearchEndpoint),
     ("/fhir/{type}/$validate",               ValidateEndpoint),
+    ("/fhir/{type}/$meta",                   ScopeMetaEndpoint),
     ("/fhir/{type}/{id}",                    InstanceEndpoint),
     ("/fhir/{type}/{id}/_history",           InstanceHistoryEndpoint),
     ("/fhir/{type}/{id}/_history/{vid}",     VersionEndpoint),
+    ("/fhir/{type}/{id}/_history/{vid}/$meta", MetaEndpoint),
     ("/fhir/{type}/{id}/_search",            SearchEndpoint),
     ("/fhir/{type}/{id}/$validate",          InstanceValidateEndpoint),
+    ("/fhir/{type}/{id}/$meta",              MetaEndpoint),
+    ("/fhir/{type}/{id}/$everything",        EverythingEndpoint),
     ("/fhir/{type}/{id}/{name}",             CompartmentEndpoint),
     ("/fhir/{type}/{id}/{name}/_search",     SearchEndpoint),
 )  # fmt: skip
@@ -62,6 +68,7 @@ class Gate:
     def __init__(self, settings: Settings, new_request_id: Callable[[], str]) -> None:
         self._host_names = frozenset(name.lower() for name in settings.host_name)
         self._base_url = settings.base_url.rstrip("/") if settings.base_url else None
+        self._proxies = proxy.networks(settings.trusted_proxy)
         self._new_request_id = new_request_id
 
     def process_request(self, req: Request, resp: falcon.Response) -> None:
@@ -72,10 +79,20 @@ class Gate:
             return
         host = req.get_header("Host")
         check_host(host, self._host_names)
-        req.base = self._base_url or f"{req.scheme}://{host}{BASE_PATH}"
-        req.media_type = media.negotiate(req)
+        req.base = self._base_url or self._base_for_client(req, host)
+        req.media_type = binary.negotiate(req) if binary.is_read(req) else media.negotiate(req)
         if req.method not in METHODS:
             raise falcon.HTTPNotImplemented(description=f"`{req.method[:40]}` is no method known here.")
+
+    def _base_for_client(self, req: Request, host: str | None) -> str:
+        """The service base as the client of a proxy has to call it. Raises Invalid, falcon.HTTPError 421.
+
+        Host is checked as well as what is forwarded: a page in a browser on the proxy's machine could send both.
+        """
+        seen = proxy.public(req.env, self._proxies)
+        if seen.host is not None:
+            check_host(seen.host, self._host_names)
+        return f"{seen.scheme or req.scheme}://{seen.host or host}{seen.prefix}{BASE_PATH}"
 
     def _name(self, req: Request, resp: falcon.Response) -> None:
         """Give the request its id: the client's, or ours where that one could not stand in a commit.
@@ -92,8 +109,9 @@ class Gate:
         self, req: Request, resp: falcon.Response, _endpoint: object, _succeeded: bool
     ) -> None:
         if resp.data is not None or resp.status_code == 304:
-            resp.set_header("Vary", "Accept, Accept-Encoding")
+            resp.append_header("Vary", "Accept, Accept-Encoding")
             media.compress(req, resp)
+        resp.set_header("X-Content-Type-Options", "nosniff")
         if resp.get_header("Cache-Control") is None or resp.status_code >= 400:
             # Without a word a cache may guess from Last-Modified; the record of a patient is not for guessing.
             resp.set_header("Cache-Control", "private, no-cache")
@@ -115,9 +133,15 @@ def create_app(
     new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
     clock: Callable[[], int] = lambda: time.time_ns() // 1000,
 ) -> falcon.App[Request, falcon.Response]:
-    """The WSGI application over `store`. `clock` gives microseconds since 1970, for /health alone."""
+    """The WSGI application over `store`. `clock` gives microseconds since 1970, for /health alone.
+
+    Raises Invalid for settings that can't be meant.
+    """
     settings = settings or Settings()
-    app = falcon.App(request_type=Request, middleware=[Gate(settings, new_request_id)])
+    # Answers pass them the other way round: Vary and all else is complete when the Gate writes the log.
+    pages = cors.Cors(cors.origins(settings.cors_origin))
+    middleware: list[Gate | cors.Cors] = [Gate(settings, new_request_id), pages]
+    app = falcon.App(request_type=Request, middleware=middleware)
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.default_media_type = FHIR_JSON
     codes = frozenset(code for _, kind in ROUTES for each in kind.interactions.values() for code in each)

@@ -6,12 +6,13 @@ https://hl7.org/fhir/R4/http.html#transaction
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from api import history
+from api import once
 from api.errors import status_of
-from api.reading import Finder, Found, finder
+from api.reading import Finder, Found, asks, finder
 from api.request import Preference
 from api.responses import (
     body_after,
@@ -24,9 +25,11 @@ from api.responses import (
 )
 from gitstore import (
     Ask,
+    Attest,
     Author,
     Commit,
     Gone,
+    Idempotency,
     Interaction,
     Invalid,
     Issue,
@@ -37,6 +40,7 @@ from gitstore import (
     TooLarge,
     Unavailable,
     Unit,
+    check_keys,
     write_of,
 )
 from gitstore.fhir import Resource, json
@@ -44,22 +48,30 @@ from gitstore.fhir.bundle import Request as Entry
 from gitstore.fhir.bundle import requests
 from gitstore.fhir.conditions import format_etag
 from gitstore.fhir.outcome import operation_outcome
+from gitstore.fhir.patch.narrative import Mode as Narrative
 from gitstore.fhir.references import rewrite
 
-_READS = ("GET", "HEAD")
-_ORDER = ("DELETE", "POST", "PUT")
+_ORDER = ("DELETE", "POST", "PUT", "PATCH")
 """https://hl7.org/fhir/R4/http.html#trules"""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a Bundle, and what its entries share. `metadata` is the CapabilityStatement under this base."""
+    """Who sends a Bundle, and what its entries share. `metadata` is the CapabilityStatement under this base.
+
+    `provenance` is to be stored with a transaction, `idempotency` says that the Bundle is to be processed once.
+    `strict` is how searches treat parameters that they don't know, `narrative` what becomes of one that a patch leaves.
+    """
 
     base: str
     author: Author
     request_id: str
     message: str | None
+    provenance: Resource | None
+    idempotency: Idempotency | None
     preference: Preference | None
+    strict: bool
+    narrative: Narrative
     metadata: Callable[[], bytes]
 
 
@@ -89,26 +101,28 @@ def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, 
     interactions: list[Interaction] = []
     for entry in entries:
         try:
-            if entry.method in _READS:
-                finders[entry.entry] = finder(entry)
-            interactions.append(_interaction(entry, finders.get(entry.entry)))
+            if asks(entry):
+                finders[entry.entry] = finder(entry, caller.base, strict=caller.strict)
+            interactions.append(_interaction(entry, finders.get(entry.entry), caller))
         except StoreError as error:
             error.at_entry(entry.entry)
             raise
     outcomes: Sequence[Outcome] = []
     if interactions:
+        attests = [Attest(caller.provenance)] if caller.provenance is not None else []
         outcomes = store.commit(
-            interactions,
+            [*interactions, *attests],
             caller.author,
             request_id=caller.request_id,
             message=caller.message,
             interaction="transaction",
-        )
+            idempotency=caller.idempotency,
+        )[: len(interactions)]
     made = [outcome.version.commit for outcome in outcomes if outcome.version and outcome.changed]
     snapshot = snapshot_after(store) if made else store.snapshot()
     answers = [
         _found_entry(entry, outcome.answer, snapshot, caller)
-        if entry.method in _READS
+        if asks(entry)
         else _written_entry(outcome, snapshot, caller)
         for entry, outcome in zip(entries, outcomes, strict=True)
     ]
@@ -119,14 +133,22 @@ def _commit_of(snapshot: Snapshot | None) -> Commit | None:
     return None if snapshot is None else snapshot.commit
 
 
-def _interaction(entry: Entry, find: Finder | None) -> Interaction:
-    if entry.method not in _READS:
-        return write_of(entry)
+def _interaction(entry: Entry, find: Finder | None, caller: Caller) -> Interaction:
+    if not asks(entry):
+        return write_of(entry, caller.narrative, (caller.base,))
     return Ask(find or (lambda _snapshot: None))
 
 
 def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
-    """Each entry for itself, writes first, answers in the order of the entries. The commit is the last one seen."""
+    """Each entry for itself, writes first, answers in the order of the entries. The commit is the last one seen.
+
+    Raises Invalid for a Provenance, Unprocessable where the key of the batch was used for something else.
+    """
+    if caller.provenance is not None:
+        text = (
+            "X-Provenance is for a write or a transaction; the entries of a batch are commits of their own."
+        )
+        raise Invalid(Issue("error", "not-supported", text))
     entries = requests(bundle, [caller.base], each=True)
     names = {entry.full_url for entry in entries if isinstance(entry, Entry) and entry.full_url}
     urns = {name for name in names if name.startswith("urn:")}
@@ -136,23 +158,34 @@ def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit
         try:
             if isinstance(entry, StoreError):
                 raise entry
-            if entry.method not in _READS:
+            if not asks(entry):
                 _check_independent(entry, urns)
-                unit = Unit([write_of(entry)], caller.author, caller.request_id, caller.message)
+                write = write_of(entry, caller.narrative, (caller.base,))
+                unit = Unit(
+                    [write],
+                    caller.author,
+                    caller.request_id,
+                    caller.message,
+                    idempotency=once.of_entry(caller.idempotency, entry.entry),
+                )
                 units.append((place, entry.method, unit))
         except StoreError as error:
             answers[place] = _refused_entry(error)
     units.sort(key=lambda each: _ORDER.index(each[1]))
+    if caller.idempotency is not None:
+        with store.reading() as before:
+            check_keys((unit for _, _, unit in units), before)
     results = store.commit_each([unit for _, _, unit in units])
-    snapshot = snapshot_after(store) if units else store.snapshot()
-    for (place, _, _), result in zip(units, results, strict=True):
-        if isinstance(result, StoreError):
-            answers[place] = _refused_entry(result)
-        else:
-            answers[place] = _written_entry(result[0], snapshot, caller)
-    for place, entry in enumerate(entries):
-        if isinstance(entry, Entry) and entry.method in _READS:
-            answers[place] = _asked_entry(entry, snapshot, caller)
+    with ExitStack() as stack:
+        snapshot = snapshot_after(store, stack) if units else stack.enter_context(store.reading())
+        for (place, _, _), result in zip(units, results, strict=True):
+            if isinstance(result, StoreError):
+                answers[place] = _refused_entry(result)
+            else:
+                answers[place] = _written_entry(result[0], snapshot, caller)
+        for place, entry in enumerate(entries):
+            if isinstance(entry, Entry) and asks(entry):
+                answers[place] = _asked_entry(entry, snapshot, caller)
     in_order = [answers[place] for place in range(len(entries))]
     return _response("batch-response", in_order), _commit_of(snapshot)
 
@@ -181,7 +214,7 @@ def _check_independent(entry: Entry, urns: set[str]) -> None:
 def _asked_entry(entry: Entry, snapshot: Snapshot | None, caller: Caller) -> dict[str, Any]:
     """The answer to a GET of a batch, which may fail for itself."""
     try:
-        find = finder(entry)
+        find = finder(entry, caller.base, strict=caller.strict)
         found = find(_readable(snapshot)) if find else None
         return _read_entry(entry, found, snapshot, caller)
     except StoreError as error:
@@ -208,7 +241,7 @@ def _read_entry(
     entry: Entry, found: Found | None, snapshot: Snapshot | None, caller: Caller
 ) -> dict[str, Any]:
     """A GET always carries its resource, whatever Prefer says; a HEAD never."""
-    with_resource = entry.method == "GET"
+    with_resource = entry.method != "HEAD"
     if found is None:
         return _document(caller.metadata() if with_resource else None)
     if found.version is not None:
@@ -218,13 +251,8 @@ def _read_entry(
         if body is not None and found.part is not None:
             body = json.dumps(found.part.of(json.loads_trusted(body)))
         return entry_of(caller.base, found.version, 200, body)
-    assert found.page is not None
-    assert found.asked is not None
-    assert found.snapshot is not None
-    if not with_resource:
-        return _document(None)
-    url = f"{caller.base}/{found.url}"
-    return _document(history.bundle(url, caller.base, found.snapshot, found.asked, found.page))
+    assert found.document is not None
+    return _document(found.document() if with_resource else None)
 
 
 def _document(data: bytes | None) -> dict[str, Any]:
@@ -240,6 +268,8 @@ def _written_entry(outcome: Outcome, snapshot: Snapshot | None, caller: Caller) 
         wanted = caller.preference == "representation"
         body = body_after(snapshot, outcome.version) if wanted else None
         entry = entry_of(caller.base, outcome.version, status, body)
+        if outcome.others:
+            del entry["response"]["etag"]
         if not outcome.version.deleted:
             entry["response"]["location"] = location(caller.base, outcome.version)
     if caller.preference == "OperationOutcome":

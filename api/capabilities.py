@@ -8,17 +8,42 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from gitstore.fhir import json
+from api import everything
+from api.searchable import Parameter, Searchable
+from api.subsets import Subset
+from gitstore.fhir import json, patch
 from gitstore.fhir.definitions import RESOURCE_TYPES
 
 VERSION = "0.1.0"
 RELEASED = "2026-11-22"
 """The day of this version of the software, and so of what it can do: a date of the request would change the ETag."""
 
-TYPE_LEVEL = ("read", "vread", "update", "delete", "history-instance", "history-type", "create")
-SYSTEM_LEVEL = ("transaction", "batch", "history-system")
-OPERATIONS = {"$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate"}
-"""Of each type, with their definitions."""
+TYPE_LEVEL = (
+    "read",
+    "vread",
+    "update",
+    "patch",
+    "delete",
+    "history-instance",
+    "history-type",
+    "create",
+    "search-type",
+)
+SYSTEM_LEVEL = ("transaction", "batch", "history-system", "search-system")
+_SEARCHES = frozenset({"search-type", "search-system", "$everything"})
+OPERATIONS = {
+    "$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+    "$meta": "http://hl7.org/fhir/OperationDefinition/Resource-meta",
+    "$everything": "http://hl7.org/fhir/OperationDefinition/{type}-everything",
+}
+"""Of each type, but for those that only some types have, with their definitions."""
+_ONLY_OF = {"$everything": everything.TYPES}
+_DOCUMENTATION = (
+    "Writes and transactions take a Provenance in X-Provenance; POSTs are done once with Idempotency-Key."
+)
+_REPLICATION = (
+    " A Bundle of type history, posted to the base, is taken over with its version ids, dates and authors."
+)
 MODES = ("full", "normative", "terminology")
 """All answered with the whole statement, as a server without a terminology service may."""
 
@@ -34,21 +59,58 @@ class Statement:
     def etag(self) -> str:
         return f'W/"{self.tag}"'
 
+    def body(self, part: Subset | None) -> bytes:
+        """All of it, or the part that `_summary` or `_elements` asks for."""
+        return self.data if part is None else json.dumps(part.of(json.loads_trusted(self.data)))
 
-@lru_cache(maxsize=64)
-def statement(base: str, interactions: frozenset[str]) -> Statement:
-    """What this server can do under `base`, from the codes of the interactions that its routes offer."""
-    data = json.dumps(_resource(base, interactions))
+
+@lru_cache(maxsize=16)
+def statement(
+    base: str,
+    interactions: frozenset[str],
+    parameters: tuple[Parameter, ...],
+    *,
+    cors: bool = False,
+    conditional_delete: str = "single",
+    replication: bool = False,
+    enforced: bool = False,
+) -> Statement:
+    """What this server can do under `base`, from the codes of the interactions that its routes offer.
+
+    `parameters` are those of all resource types; without any nothing can be searched, and there are no conditions.
+    `conditional_delete` is a code of http://hl7.org/fhir/conditional-delete-status; `replication` says that histories
+    are taken over, and `enforced` that references must lead to something.
+    """
+    offered = interactions if parameters else interactions - _SEARCHES
+    policies = {
+        **_conditional(conditional_delete if parameters else "not-supported"),
+        "referencePolicy": ["literal", "logical", *(["enforced"] if enforced else [])],
+    }
+    resource = _resource(base, offered, Searchable.of(parameters), policies, cors)
+    if replication:
+        resource["rest"][0]["documentation"] += _REPLICATION
+    data = json.dumps(resource)
     return Statement(data, hashlib.sha256(data).hexdigest()[:16])
 
 
-def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
+def _conditional(delete: str) -> dict[str, Any]:
+    """R4 has no word for conditional patches, which work wherever conditional updates do."""
+    return {
+        "conditionalCreate": delete != "not-supported",
+        "conditionalRead": "full-support",
+        "conditionalUpdate": delete != "not-supported",
+        "conditionalDelete": delete,
+    }
+
+
+def _resource(
+    base: str,
+    interactions: Collection[str],
+    searchable: Searchable,
+    policies: dict[str, Any],
+    cors: bool,
+) -> dict[str, Any]:
     per_type = [{"code": code} for code in TYPE_LEVEL if code in interactions]
-    operations = [
-        {"name": code.removeprefix("$"), "definition": url}
-        for code, url in OPERATIONS.items()
-        if code in interactions
-    ]
     return {
         "resourceType": "CapabilityStatement",
         "status": "active",
@@ -58,10 +120,12 @@ def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
         "implementation": {"description": "FHIR R4 over a git repository", "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
+        "patchFormat": list(patch.MEDIA_TYPES),
         "rest": [
             {
                 "mode": "server",
-                "security": {"cors": False, "description": "There is no authentication in this release."},
+                "documentation": _DOCUMENTATION,
+                "security": {"cors": cors, "description": "There is no authentication in this release."},
                 "resource": [
                     {
                         "type": type,
@@ -69,15 +133,27 @@ def _resource(base: str, interactions: Collection[str]) -> dict[str, Any]:
                         "versioning": "versioned",
                         "readHistory": "vread" in interactions,
                         "updateCreate": "update" in interactions,
-                        "conditionalCreate": False,
-                        "conditionalRead": "full-support",
-                        "conditionalUpdate": False,
-                        "conditionalDelete": "not-supported",
-                        "operation": operations,
+                        **policies,
+                        **searchable.type(type),
+                        "operation": _operations(type, interactions),
                     }
                     for type in RESOURCE_TYPES
                 ],
                 "interaction": [{"code": code} for code in SYSTEM_LEVEL if code in interactions],
+                **searchable.system(),
+                **({"operation": [_operation("$meta", "")]} if "search-system" in interactions else {}),
             }
         ],
     }
+
+
+def _operations(type: str, interactions: Collection[str]) -> list[dict[str, str]]:
+    return [
+        _operation(code, type)
+        for code in OPERATIONS
+        if code in interactions and type in _ONLY_OF.get(code, (type,))
+    ]
+
+
+def _operation(code: str, type: str) -> dict[str, str]:
+    return {"name": code.removeprefix("$"), "definition": OPERATIONS[code].format(type=type)}

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import falcon
 
-from api import bundles, capabilities, history, media, subsets
-from api.conditions import not_modified, tag_matches, version_tags_of
-from api.reading import known_id, known_type, vread
+from api import binary, bundles, capabilities, history, media, once, replication, search, subsets
+from api.conditions import criteria_of_header, not_modified, tag_matches, version_tags_of
+from api.reading import known_id, known_type, scope_of, vread
 from api.request import Request
 from api.responses import (
     PAST_VERSION,
@@ -21,19 +21,25 @@ from api.responses import (
     snapshot_after,
 )
 from gitstore import (
+    Attest,
+    Commit,
     Create,
+    Criteria,
     Delete,
     Invalid,
     Issue,
-    NotSupported,
+    Patch,
     Settings,
     Snapshot,
     Store,
     StoreError,
     Update,
     Version,
+    patching,
 )
 from gitstore.fhir.dates import SECOND
+from gitstore.fhir.definitions import RESOURCE_TYPES
+from gitstore.fhir.ids import ResourceId
 
 CLOCK_TOLERANCE = 5 * 60 * SECOND
 """How far lastUpdated may run ahead of the clock before the server stops calling itself healthy."""
@@ -47,6 +53,20 @@ class House:
     settings: Settings
     clock: Callable[[], int]
     interactions: frozenset[str]
+
+    def statement(self, base: str) -> capabilities.Statement:
+        parameters = tuple(
+            parameter for type in RESOURCE_TYPES for parameter in self.store.search_parameters(type).values()
+        )
+        return capabilities.statement(
+            base,
+            self.interactions,
+            parameters,
+            cors=bool(self.settings.cors_origin),
+            conditional_delete=self.settings.conditional_delete,
+            replication=self.settings.replication == "accept",
+            enforced=self.settings.referential_integrity == "enforce",
+        )
 
 
 class Endpoint:
@@ -85,8 +105,11 @@ class Endpoint:
         version: Version,
         part: subsets.Subset | None,
     ) -> None:
+        content = binary.content(req, snapshot, version, part=part is not None)
         if not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
             send_not_modified(req, resp, version)
+        elif content is not None:
+            binary.send(req, resp, version, content)
         else:
             send_version(req, resp, snapshot, version, part)
 
@@ -98,38 +121,86 @@ class Endpoint:
         path = f"{scope}/_history" if scope else "_history"
         media.send(req, resp, history.bundle(f"{req.base}/{path}", req.base, snapshot, asked, found))
 
-    def write(self, req: Request, resp: falcon.Response, interaction: Create | Update | Delete) -> None:
-        """Commit one create, update or delete, and answer with what became of it."""
-        message = req.message()
-        [outcome] = self.store.commit([interaction], req.author, request_id=req.request_id, message=message)
-        send_written(req, resp, snapshot_after(self.store), outcome)
+    def is_strict(self, req: Request) -> bool:
+        """Whether a search refuses parameters that it doesn't know. https://hl7.org/fhir/R4/search.html#errors"""
+        return (req.handling() or self.settings.search_handling) == "strict"
+
+    def answer_search(self, req: Request, resp: falcon.Response, scope: search.Scope) -> None:
+        given = [*search.pairs(req.query_string), *req.form]
+        asked = search.question(scope, given, strict=self.is_strict(req))
+        with self.store.reading() as snapshot:
+            read_at(resp, snapshot.commit)
+            found = search.page(snapshot, asked, req.base)
+            read_at(resp, found.commit)
+            data = search.bundle(req.base, snapshot, asked, found)
+        media.send(req, resp, data)
+
+    def update(self, req: Request, target: ResourceId | Criteria) -> Update:
+        limit = self.settings.max_body
+        id = target.id if isinstance(target, ResourceId) else None
+        resource = binary.resource(req, limit, id) if target.type == "Binary" else media.resource(req, limit)
+        return Update(
+            target,
+            resource,
+            if_match=version_tags_of(req, "If-Match"),
+            if_none_match=version_tags_of(req, "If-None-Match"),
+        )
+
+    def patch(self, req: Request, target: ResourceId | Criteria) -> Patch:
+        document = media.patch_document(req, self.settings.max_body)
+        change = patching(document, self.settings.patch_narrative)
+        return Patch(target, change, version_tags_of(req, "If-Match"))
+
+    def write(
+        self, req: Request, resp: falcon.Response, interaction: Create | Update | Patch | Delete
+    ) -> None:
+        """Commit one write, and answer with what became of it."""
+        provenance = req.provenance()
+        outcome, *_ = self.store.commit(
+            [interaction] if provenance is None else [interaction, Attest(provenance)],
+            req.author,
+            request_id=req.request_id,
+            message=req.message(),
+            idempotency=once.idempotency(req) if req.method == "POST" else None,
+        )
+        located = isinstance(interaction, Create)
+        send_written(req, resp, snapshot_after(self.store), outcome, located=located)
 
 
 class SystemEndpoint(Endpoint):
-    """The base itself: batch and transaction."""
+    """The base itself: batch and transaction, and the search over all types."""
 
-    interactions: ClassVar = {"POST": ("transaction", "batch")}
+    interactions: ClassVar = {"GET": ("search-system",), "POST": ("transaction", "batch")}
 
     def on_post(self, req: Request, resp: falcon.Response) -> None:
         req.parameters()
         bundle = media.resource(req, self.settings.max_bundle)
+        if replication.is_history(bundle):
+            self._answer_batch(req, resp, *replication.accept(req, self.store, self.settings, bundle))
+            return
         kind = bundles.check(bundle, self.settings.max_entries)
         caller = bundles.Caller(
             base=req.base,
             author=req.author,
             request_id=req.request_id,
             message=req.message(),
+            provenance=req.provenance(),
+            idempotency=once.idempotency(req),
             preference=req.preference(),
-            metadata=lambda: capabilities.statement(req.base, self.house.interactions).data,
+            strict=self.is_strict(req),
+            narrative=self.settings.patch_narrative,
+            metadata=lambda: self.house.statement(req.base).data,
         )
         process = bundles.transaction if kind == "transaction" else bundles.batch
-        data, commit = process(self.store, bundle, caller)
+        self._answer_batch(req, resp, *process(self.store, bundle, caller))
+
+    def _answer_batch(self, req: Request, resp: falcon.Response, data: bytes, commit: Commit | None) -> None:
         if commit is not None:
             read_at(resp, commit)
         media.send(req, resp, data)
 
-    def on_get(self, _req: Request, _resp: falcon.Response) -> None:
-        raise NotSupported("Search over all types is not built yet.")
+    def on_get(self, req: Request, resp: falcon.Response) -> None:
+        self.answer_search(req, resp, scope_of())
 
     on_head = on_get
 
@@ -140,17 +211,19 @@ class CapabilitiesEndpoint(Endpoint):
     interactions: ClassVar = {"GET": ("capabilities",)}
 
     def on_get(self, req: Request, resp: falcon.Response) -> None:
-        mode = req.parameters("mode").get("mode", "full")
+        parameters = req.parameters("mode", *subsets.PARAMETERS)
+        mode = parameters.get("mode", "full")
         if mode not in capabilities.MODES:
             raise Invalid(
                 Issue("error", "value", f"`mode={mode[:80]}` is none of {', '.join(capabilities.MODES)}.")
             )
-        statement = capabilities.statement(req.base, self.house.interactions)
+        part = subsets.subset(parameters)
+        statement = self.house.statement(req.base)
         resp.set_header("ETag", statement.etag)
         if tag_matches(statement.tag, req.get_header("If-None-Match")):
             resp.status = 304
         else:
-            media.send(req, resp, statement.data)
+            media.send(req, resp, statement.body(part))
 
     on_head = on_get
 
@@ -165,44 +238,56 @@ class SystemHistoryEndpoint(Endpoint):
 
 
 class SearchEndpoint(Endpoint):
-    """`_search` of the whole server, of a type, of a compartment."""
+    """`_search` of the whole server, of a type, of a compartment: its parameters stand in a form, in the URL, or in both."""
 
-    def on_post(self, _req: Request, _resp: falcon.Response, **path: str) -> None:
-        if "type" in path:
-            known_type(path["type"])
-        raise NotSupported("Search is not built yet.")
+    interactions: ClassVar = {"POST": ("search-system", "search-type")}
+
+    def on_post(self, req: Request, resp: falcon.Response, **path: str) -> None:
+        scope = scope_of(**path)
+        req.form = search.pairs_of_form(req)
+        req.media_type = media.negotiate(req)
+        self.answer_search(req, resp, scope)
 
 
 class TypeEndpoint(Endpoint):
-    interactions: ClassVar = {"POST": ("create",)}
+    interactions: ClassVar = {"GET": ("search-type",), "POST": ("create",)}
 
     def on_post(self, req: Request, resp: falcon.Response, type: str) -> None:
         known_type(type)
         req.parameters()
-        if req.get_header("If-None-Exist") is not None:
-            raise NotSupported("Conditional create is not built yet.")
-        resource = media.resource(req, self.settings.max_body)
+        unless = criteria_of_header(req, type, req.base)
+        read = binary.resource if type == "Binary" else media.resource
+        resource = read(req, self.settings.max_body)
         if resource.get("resourceType") != type:
             text = (
                 f"A `{type}` was expected: that is what the URL says, and `resourceType` has to say the same."
             )
             raise Invalid(Issue("error", "invalid", text, "resourceType"))
-        self.write(req, resp, Create(resource))
+        self.write(req, resp, Create(resource, unless=unless))
 
-    def on_get(self, _req: Request, _resp: falcon.Response, type: str) -> None:
-        known_type(type)
-        raise NotSupported("Search is not built yet.")
+    def on_get(self, req: Request, resp: falcon.Response, type: str) -> None:
+        self.answer_search(req, resp, scope_of(type))
 
     on_head = on_get
 
-    def _on_criteria(self, req: Request, _resp: falcon.Response, type: str) -> None:
-        """Without criteria there is no such interaction, and with them it would need search."""
+    # https://hl7.org/fhir/R4/http.html#cond-update
+
+    def on_put(self, req: Request, resp: falcon.Response, type: str) -> None:
+        self.write(req, resp, self.update(req, self._criteria(req, type)))
+
+    def on_patch(self, req: Request, resp: falcon.Response, type: str) -> None:
+        self.write(req, resp, self.patch(req, self._criteria(req, type)))
+
+    def on_delete(self, req: Request, resp: falcon.Response, type: str) -> None:
+        criteria = self._criteria(req, type)
+        self.write(req, resp, Delete(criteria, if_match=version_tags_of(req, "If-Match")))
+
+    def _criteria(self, req: Request, type: str) -> Criteria:
+        """What the URL selects. Without criteria there is no such interaction: a type is never wiped."""
         known_type(type)
         if not req.query_string:
             raise falcon.HTTPMethodNotAllowed([])
-        raise NotSupported(f"Conditional {req.method} is not built yet.")
-
-    on_put = on_delete = on_patch = _on_criteria
+        return Criteria.parse(type, req.query_string, (req.base,))
 
 
 class TypeHistoryEndpoint(Endpoint):
@@ -215,7 +300,16 @@ class TypeHistoryEndpoint(Endpoint):
 
 
 class InstanceEndpoint(Endpoint):
-    interactions: ClassVar = {"GET": ("read",), "PUT": ("update",), "DELETE": ("delete",)}
+    interactions: ClassVar = {
+        "GET": ("read",),
+        "PUT": ("update",),
+        "PATCH": ("patch",),
+        "DELETE": ("delete",),
+    }
+
+    def on_options(self, _req: Request, resp: falcon.Response, **path: str) -> None:
+        super().on_options(_req, resp, **path)
+        resp.set_headers(media.ACCEPT_PATCH)
 
     def on_get(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
         resource_id = known_id(type, id)
@@ -228,22 +322,17 @@ class InstanceEndpoint(Endpoint):
     def on_put(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
         resource_id = known_id(type, id)
         req.parameters()
-        update = Update(
-            resource_id,
-            media.resource(req, self.settings.max_body),
-            if_match=version_tags_of(req, "If-Match"),
-            if_none_match=version_tags_of(req, "If-None-Match"),
-        )
-        self.write(req, resp, update)
+        self.write(req, resp, self.update(req, resource_id))
 
     def on_delete(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
         resource_id = known_id(type, id)
         req.parameters()
         self.write(req, resp, Delete(resource_id, if_match=version_tags_of(req, "If-Match")))
 
-    def on_patch(self, _req: Request, _resp: falcon.Response, type: str, id: str) -> None:
-        known_id(type, id)
-        raise NotSupported("PATCH is not built yet.")
+    def on_patch(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
+        resource_id = known_id(type, id)
+        req.parameters()
+        self.write(req, resp, self.patch(req, resource_id))
 
     def on_post(self, _req: Request, _resp: falcon.Response, type: str, id: str) -> None:
         known_id(type, id)
@@ -274,13 +363,12 @@ class VersionEndpoint(Endpoint):
 
 
 class CompartmentEndpoint(Endpoint):
-    """`Patient/1/Observation`: a search. https://hl7.org/fhir/R4/http.html#vsearch"""
+    """`Patient/1/Observation` and `Patient/1/*`: searches. https://hl7.org/fhir/R4/http.html#vsearch"""
 
-    def on_get(self, _req: Request, _resp: falcon.Response, type: str, id: str, name: str) -> None:
-        known_id(type, id)
-        if name != "*":
-            known_type(name)
-        raise NotSupported("Search is not built yet.")
+    interactions: ClassVar = {"GET": ("search-type",)}
+
+    def on_get(self, req: Request, resp: falcon.Response, type: str, id: str, name: str) -> None:
+        self.answer_search(req, resp, scope_of(type, id, name))
 
     on_head = on_get
 

@@ -19,6 +19,7 @@ STATUS: Mapping[type[StoreError], int] = {
     gitstore.Invalid: 400,
     gitstore.Unprocessable: 422,
     gitstore.TooLarge: 413,
+    gitstore.TooCostly: 422,
     gitstore.NotSupported: 501,
     gitstore.NotAllowed: 405,
     gitstore.NotFound: 404,

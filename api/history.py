@@ -9,10 +9,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from api import subsets
-from api.responses import status_line
-from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Store, Version
+from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Store, Version, history_entry
 from gitstore.fhir import json
-from gitstore.fhir.conditions import format_etag
 from gitstore.fhir.dates import format_instant, interval, parse_instant
 from gitstore.fhir.ids import ResourceId
 
@@ -22,9 +20,6 @@ PAGE = "_page"
 
 DEFAULT_COUNT = 50
 MAX_COUNT = 1000
-
-COMMIT_URL = "https://git-fhir.dev/StructureDefinition/commit"
-AUTHOR_URL = "https://git-fhir.dev/StructureDefinition/author"
 
 _SEQUENCE = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
@@ -125,24 +120,8 @@ def _links(url: str, sequence: int, asked: Question, found: HistoryPage) -> list
 
 
 def _entry(base: str, snapshot: Snapshot, version: Version, part: subsets.Subset | None) -> dict[str, Any]:
-    """One version. The author and the commit are extensions of its response: how the record answered that request."""
-    author = version.commit.author
-    entry: dict[str, Any] = {"fullUrl": f"{base}/{version.resource_id}"}
-    if not version.deleted:
-        body = snapshot.body(version)
-        entry["resource"] = json.Raw(body) if part is None else part.of(json.loads_trusted(body))
-    created = version.verb == "POST"
-    entry["request"] = {
-        "method": version.verb,
-        "url": version.resource_id.type if created else str(version.resource_id),
-    }
-    entry["response"] = {
-        "extension": [
-            {"url": COMMIT_URL, "valueString": version.commit.id},
-            {"url": AUTHOR_URL, "valueString": f"{author.name} <{author.email}>"},
-        ],
-        "status": status_line(204 if version.deleted else 201 if version.created else 200),
-        "etag": format_etag(version.version_id),
-        "lastModified": format_instant(version.last_updated),
-    }
-    return entry
+    """One version, with what `part` leaves of its resource."""
+    if version.deleted:
+        return history_entry(base, version, None)
+    body = snapshot.body(version)
+    return history_entry(base, version, json.Raw(body) if part is None else part.of(json.loads_trusted(body)))

@@ -6,6 +6,7 @@ https://hl7.org/fhir/R4/http.html#mime-type
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import zlib
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ from functools import lru_cache
 import falcon
 
 from api.request import FHIR_JSON, FHIR_XML, Request, pairs
-from gitstore import Invalid, Issue, TooLarge
-from gitstore.fhir import Resource, json, xml
+from gitstore import Invalid, Issue, NotSupported, TooLarge
+from gitstore.fhir import Resource, json, patch, xml
 
 JSON_TYPES = (FHIR_JSON, "application/json", "text/json", "application/json+fhir")
 """All of them mean FHIR's JSON; an answer carries the one that was asked for."""
@@ -29,9 +30,16 @@ MEDIA_TYPES = JSON_TYPES + XML_TYPES
 
 _SHORT_NAMES = {"json": FHIR_JSON, "xml": FHIR_XML}
 
+ACCEPT_PATCH = {"Accept-Patch": ", ".join(patch.MEDIA_TYPES)}
+"""https://www.rfc-editor.org/rfc/rfc5789#section-3.1"""
+
 FHIR_VERSIONS = ("4.0", "4.0.1")
 GZIP_FROM = 1024
 _GZIP_LEVEL = 4
+_PACKED_AS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content-Encoding -> wbits of zlib. https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1"""
+
+_PIECE = 4096
 
 _LIST = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)')
@@ -96,7 +104,9 @@ def negotiate(req: Request) -> str:
 
     Raises falcon.HTTPNotAcceptable.
     """
-    wanted = dict(pairs(req.query_string)).get("_format") if "_format" in req.query_string else None
+    wanted = None
+    if req.form or "_format" in req.query_string:
+        wanted = dict([*pairs(req.query_string), *req.form]).get("_format")
     if wanted is not None:
         media_type = _format(wanted.strip())
     else:
@@ -151,8 +161,13 @@ def resource(req: Request, limit: int) -> Resource:
 
     Raises falcon.HTTPUnsupportedMediaType, TooLarge above `limit` bytes (also when unpacked), Invalid.
     """
-    media_type = _content_type(req.content_type)
-    data = _body(req, limit)
+    return parsed(content_type(req.content_type), body(req, limit))
+
+
+def parsed(media_type: str, data: bytes) -> Resource:
+    """The resource that a body of one of the MEDIA_TYPES holds. Raises Invalid."""
+    if not data.strip():
+        raise Invalid(Issue("error", "structure", "The body is empty: a resource was expected."))
     if media_type in XML_TYPES:
         return xml.loads(data)
     value = json.loads(data)
@@ -163,21 +178,48 @@ def resource(req: Request, limit: int) -> Resource:
     return value
 
 
-def _content_type(header: str | None) -> str:
+def patch_document(req: Request, limit: int) -> patch.Patch:
+    """The patch in a request's body.
+
+    Raises falcon.HTTPUnsupportedMediaType with Accept-Patch, TooLarge above `limit` bytes, Invalid.
+    """
+    given = next(media_ranges(req.content_type or ""), None)
+    if given is not None:
+        _check_parameters(given, ACCEPT_PATCH)
+    data = body(req, limit)
+    try:
+        return patch.parse("" if given is None else given.type, data)
+    except NotSupported as error:
+        raise falcon.HTTPUnsupportedMediaType(description=str(error), headers=ACCEPT_PATCH) from error
+
+
+def content_type(header: str | None) -> str:
+    """The one of MEDIA_TYPES that a body is said to be. Raises falcon.HTTPUnsupportedMediaType."""
     given = next(media_ranges(header or ""), None)
     if given is None or given.type not in MEDIA_TYPES:
         shown = f"The body comes as `{header[:100]}`" if header else "The body comes without a Content-Type"
         raise falcon.HTTPUnsupportedMediaType(
             description=f"{shown}; this server reads {FHIR_JSON} and {FHIR_XML}."
         )
-    if given.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise falcon.HTTPUnsupportedMediaType(description="FHIR is UTF-8; another charset can't be read.")
-    if not given.fhir_version_fits:
-        raise falcon.HTTPUnsupportedMediaType(description=f"This server reads FHIR {FHIR_VERSIONS[1]} only.")
+    _check_parameters(given)
     return given.type
 
 
-def _body(req: Request, limit: int) -> bytes:
+def _check_parameters(given: MediaRange, headers: dict[str, str] | None = None) -> None:
+    fault = None
+    if given.parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
+        fault = "FHIR is UTF-8; another charset can't be read."
+    elif not given.fhir_version_fits:
+        fault = f"This server reads FHIR {FHIR_VERSIONS[1]} only."
+    if fault is not None:
+        raise falcon.HTTPUnsupportedMediaType(description=fault, headers=headers)
+
+
+def body(req: Request, limit: int) -> bytes:
+    """The body as it was before it was packed. Of a request that is to be done once its digest is noted.
+
+    Raises falcon.HTTPUnsupportedMediaType, TooLarge above `limit` bytes (also when unpacked), Invalid.
+    """
     length = req.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
@@ -189,32 +231,38 @@ def _body(req: Request, limit: int) -> bytes:
     if length is not None and len(data) < length:
         raise Invalid(Issue("error", "incomplete", "The body ends before its Content-Length."))
     encoding = (req.get_header("Content-Encoding") or "identity").strip().lower()
-    if encoding in ("gzip", "x-gzip"):
-        data = _unpacked(data, limit)
+    if encoding in _PACKED_AS:
+        data = _unpacked(data, encoding, limit)
     elif encoding != "identity":
         raise falcon.HTTPUnsupportedMediaType(
-            description=f"The body is encoded as `{encoding[:80]}`; this server reads gzip and identity."
+            description=f"The body is encoded as `{encoding[:80]}`; this server reads gzip, deflate and identity."
         )
-    if not data.strip():
-        raise Invalid(Issue("error", "structure", "The body is empty: a resource was expected."))
+    if req.get_header("Idempotency-Key") is not None:
+        req.received = hashlib.sha256(data).digest()
     return data
 
 
-def _unpacked(data: bytes, limit: int) -> bytes:
-    """A gzip body of any number of members, never more of it than the limit in memory."""
-    unpacked = b""
-    try:
-        while data:
-            member = zlib.decompressobj(wbits=31)
-            unpacked += member.decompress(data, limit + 1 - len(unpacked))
+def _unpacked(data: bytes, encoding: str, limit: int) -> bytes:
+    """A packed body of any number of members, never more of it than the limit in memory."""
+    unpacked = bytearray()
+    member = zlib.decompressobj(_PACKED_AS[encoding])
+    # In small pieces, as each member copies what comes after it: of a million members in one piece, a million times.
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        while piece:
+            if member.eof:
+                member = zlib.decompressobj(_PACKED_AS[encoding])
+            try:
+                unpacked += member.decompress(piece, limit + 1 - len(unpacked))
+            except zlib.error as error:
+                text = f"The body is said to be {encoding}, and is not."
+                raise Invalid(Issue("error", "structure", text)) from error
             if len(unpacked) > limit:
                 raise _too_large(limit)
-            if not member.eof:
-                raise Invalid(Issue("error", "structure", "The gzip body ends too early."))
-            data = member.unused_data
-    except zlib.error as error:
-        raise Invalid(Issue("error", "structure", "The body is said to be gzip, and is not.")) from error
-    return unpacked
+            piece = member.unused_data
+    if not member.eof:
+        raise Invalid(Issue("error", "structure", f"The {encoding} body ends too early."))
+    return bytes(unpacked)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -1,4 +1,7 @@
-"""The operation `$validate`. https://hl7.org/fhir/R4/resource-operation-validate.html"""
+"""The operations `$validate` and `$everything`.
+
+https://hl7.org/fhir/R4/resource-operation-validate.html, https://hl7.org/fhir/R4/patient-operation-everything.html
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from typing import Any, ClassVar
 
 import falcon
 
-from api import media
+from api import everything, media, search
 from api.endpoints import Endpoint
 from api.errors import outcome_bytes
 from api.reading import known_id, known_type
 from api.request import Request
+from api.responses import read_at
 from gitstore import Invalid, Issue, NotFound, Snapshot
 from gitstore.fhir import Resource, json
 from gitstore.fhir.conformance import without_replaced
@@ -88,6 +92,36 @@ class InstanceValidateEndpoint(ValidateEndpoint):
     def on_post(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:  # type: ignore[override]  # the path has one part more
         target = known_id(type, id)
         self.answer(req, resp, question(req, type, self.settings.max_body), type, target)
+
+
+class EverythingEndpoint(Endpoint):
+    """`$everything` of a patient or an encounter."""
+
+    interactions: ClassVar = {"GET": ("$everything",), "POST": ("$everything",)}
+
+    def on_get(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
+        self.answer(req, resp, known_id(type, id), search.pairs(req.query_string))
+
+    on_head = on_get
+
+    def on_post(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
+        """Parameters in the body, in the URL or in both; there may be no body."""
+        focus = known_id(type, id)
+        data = media.body(req, self.settings.max_body)
+        body = media.parsed(media.content_type(req.content_type), data) if data else None
+        given = everything.pairs_of_parameters(body) if body is not None else []
+        self.answer(req, resp, focus, [*search.pairs(req.query_string), *given])
+
+    def answer(
+        self, req: Request, resp: falcon.Response, focus: ResourceId, given: list[tuple[str, str]]
+    ) -> None:
+        asked = everything.question(focus, given, req.base)
+        with self.store.reading() as snapshot:
+            read_at(resp, snapshot.commit)
+            found = everything.page(snapshot, asked)
+            read_at(resp, found.state.commit)
+            data = everything.bundle(req.base, asked, found)
+        media.send(req, resp, data)
 
 
 def question(req: Request, type: str, limit: int) -> Question:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from api import conditions, history
+from api import conditions, everything, history, search
 from api.request import parameters
 from api.subsets import PARAMETERS as SUBSETS
 from api.subsets import Subset, subset
-from gitstore import HistoryPage, Invalid, Issue, NotFound, NotSupported, Snapshot, Version
+from gitstore import Invalid, Issue, NotFound, NotSupported, Snapshot, Version
 from gitstore.fhir.bundle import Request as Entry
-from gitstore.fhir.definitions import is_resource_type
+from gitstore.fhir.bundle import is_search
+from gitstore.fhir.definitions import compartments, is_resource_type
 from gitstore.fhir.ids import ResourceId, check_id, parse_version_id
 
 
@@ -32,6 +33,24 @@ def known_id(type: str, id: str) -> ResourceId:
     return ResourceId(type, check_id(id))
 
 
+def scope_of(type: str | None = None, id: str | None = None, name: str | None = None) -> search.Scope:
+    """What a search looks at: of a compartment, when there is an id, the resources of type `name`, all for None and `*`.
+
+    Raises NotFound for unknown types and for what has no compartment, Invalid for what can't be an id.
+    https://hl7.org/fhir/R4/compartmentdefinition.html
+    """
+    if type is None:
+        return search.Scope()
+    if id is None:
+        return search.Scope(known_type(type))
+    owner = known_id(type, id)
+    inside = None if name in (None, "*") else known_type(name or "")
+    if type not in compartments():
+        text = f"`{type}` has no compartment to search in; {', '.join(sorted(compartments()))} have."
+        raise NotFound(Issue("error", "not-supported", text))
+    return search.Scope(inside, owner)
+
+
 def vread(snapshot: Snapshot, resource_id: ResourceId, vid: str) -> Version:
     """Raises NotFound, also for what is no version id of ours: `01` is not another name of `1`; Gone for a deletion."""
     version_id = parse_version_id(vid)
@@ -44,41 +63,47 @@ def vread(snapshot: Snapshot, resource_id: ResourceId, vid: str) -> Version:
 class Found:
     """The answer to the GET of a Bundle's entry: a version, perhaps one that the client holds, or a page.
 
-    `part` is what is wanted of the version, None for all of it.
+    `part` is what is wanted of the version, None for all of it. `document` makes the page's Bundle.
     """
 
     version: Version | None = None
     not_modified: bool = False
     part: Subset | None = None
-    url: str = ""
-    asked: history.Question | None = None
-    page: HistoryPage | None = None
-    snapshot: Snapshot | None = None
+    document: Callable[[], bytes] | None = None
 
 
 Finder = Callable[[Snapshot], Found]
 
 
-def finder(entry: Entry) -> Finder | None:
-    """How to answer a GET or HEAD entry of a Bundle; None for `metadata`, which asks nothing of the record.
+def asks(entry: Entry) -> bool:
+    """Whether an entry of a Bundle only reads: GET, HEAD, and the POST of a search."""
+    return entry.method in ("GET", "HEAD") or is_search(entry)
 
-    What can be refused without the record is refused here.
-    Raises NotFound for unknown types and operations, NotSupported for searches, Invalid.
+
+def finder(entry: Entry, base: str, *, strict: bool) -> Finder | None:
+    """How to answer an entry of a Bundle that asks; None for `metadata`, which asks nothing of the record.
+
+    `strict` is how searches treat parameters that they don't know. What can be refused without the record is refused
+    here. Raises NotFound for unknown types and operations, NotSupported for operations, Invalid.
     """
     match entry.path:
         case ("metadata",):
             return None
-        case (*_, operation) if operation == "$validate" and len(entry.path) in (2, 3):
+        case (*_, operation) if operation in ("$validate", "$meta") and len(entry.path) > 1:
             raise NotSupported(
-                "`$validate` as an entry of a Bundle is not built yet; it can be sent by itself."
+                f"`{operation}` as an entry of a Bundle is not built yet; it can be sent by itself."
             )
+        case (type, id, "$everything"):
+            return _everything(entry, base, known_id(type, id))
         case ("_history",):
-            return _history(entry, None)
+            return _history(entry, base, None)
         case (type, "_history"):
-            return _history(entry, known_type(type))
+            return _history(entry, base, known_type(type))
         case (type, id, "_history"):
-            return _history(entry, known_id(type, id))
-        case (type, id) if id != "_search":
+            return _history(entry, base, known_id(type, id))
+        case () | (_,) | (_, "_search") | (_, _, _) | (_, _, _, "_search"):
+            return _search(entry, base, strict=strict)
+        case (type, id):
             resource_id = known_id(type, id)
             part = subset(parameters(entry.query, SUBSETS))
             return lambda snapshot: _version(entry, snapshot.read(resource_id), part)
@@ -86,10 +111,6 @@ def finder(entry: Entry) -> Finder | None:
             resource_id = known_id(type, id)
             part = subset(parameters(entry.query, SUBSETS))
             return lambda snapshot: _version(entry, vread(snapshot, resource_id, vid), part)
-        case () | (_,) | (_, "_search") | (_, _, _):
-            for type in entry.path[:1]:
-                known_type(type)
-            raise NotSupported("Search is not built yet.")
     raise NotFound(f"There is nothing at `{'/'.join(entry.path)[:200]}`.")
 
 
@@ -98,12 +119,40 @@ def _version(entry: Entry, version: Version, part: Subset | None) -> Found:
     return Found(version=version, not_modified=fresh, part=part)
 
 
-def _history(entry: Entry, scope: history.Scope) -> Finder:
+def _search(entry: Entry, base: str, *, strict: bool) -> Finder:
+    if entry.resource is not None:
+        raise Invalid(
+            Issue("error", "invalid", "A search within a Bundle has its parameters in its url alone.")
+        )
+    path = entry.path[:-1] if entry.path[-1:] == ("_search",) else entry.path
+    asked = search.question(scope_of(*path), search.pairs(entry.query), strict=strict)
+
+    def find(snapshot: Snapshot) -> Found:
+        found = search.page(snapshot, asked, base)
+        return Found(document=lambda: search.bundle(base, snapshot, asked, found))
+
+    return find
+
+
+def _everything(entry: Entry, base: str, focus: ResourceId) -> Finder:
+    asked = everything.question(focus, search.pairs(entry.query), base)
+
+    def find(snapshot: Snapshot) -> Found:
+        found = everything.page(snapshot, asked)
+        return Found(document=lambda: everything.bundle(base, asked, found))
+
+    return find
+
+
+def _history(entry: Entry, base: str, scope: history.Scope) -> Finder:
     given = parameters(entry.query, (*history.PARAMETERS, history.PAGE))
     if history.PAGE in given:
         raise Invalid(Issue("error", "not-supported", "Within a Bundle a history has its first page only."))
     asked = history.question(given)
-    url = "/".join(entry.path)
-    return lambda snapshot: Found(
-        url=url, asked=asked, page=history.page(snapshot, scope, asked), snapshot=snapshot
-    )
+    url = "/".join((base, *entry.path))
+
+    def find(snapshot: Snapshot) -> Found:
+        found = history.page(snapshot, scope, asked)
+        return Found(document=lambda: history.bundle(url, base, snapshot, asked, found))
+
+    return find

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formatdate
@@ -13,7 +14,8 @@ from urllib.parse import parse_qsl, unquote
 
 import falcon
 
-from gitstore import ANONYMOUS, Author, Invalid, Issue, NotSupported
+from gitstore import ANONYMOUS, Author, Invalid, Issue
+from gitstore.fhir import Resource, json
 from gitstore.fhir.dates import SECOND
 
 FHIR_JSON = "application/fhir+json"
@@ -21,6 +23,7 @@ FHIR_XML = "application/fhir+xml"
 MAX_MESSAGE = 500
 
 Preference = Literal["minimal", "representation", "OperationOutcome"]
+Handling = Literal["strict", "lenient"]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bqBQ]\?[^?\s]*\?=")
@@ -30,13 +33,15 @@ _RETURN: dict[str, Preference] = {
     "representation": "representation",
     "operationoutcome": "OperationOutcome",
 }
+_HANDLING: dict[str, Handling] = {"strict": "strict", "lenient": "lenient"}
 _EVERYWHERE = ("_format", "_pretty")
 
 
 class Request(falcon.Request):
     """A request with what the gate in front of the endpoints has found out about it.
 
-    `media_type` is the negotiated one of the answer, `started` a monotonic time in seconds.
+    `media_type` is the negotiated one of the answer, `started` a monotonic time in seconds. `form` are the parameters in
+    the body, which an endpoint reads that takes some. `received` is a digest of the body, for requests to be done once.
     """
 
     request_id: str = ""
@@ -44,6 +49,8 @@ class Request(falcon.Request):
     media_type: str = FHIR_JSON
     base: str = ""
     started: float = 0.0
+    form: Sequence[tuple[str, str]] = ()
+    received: bytes = b""
 
     def parameters(self, *known: str) -> dict[str, str]:
         return parameters(self.query_string, known)
@@ -51,17 +58,20 @@ class Request(falcon.Request):
     def preference(self) -> Preference | None:
         return preference(self.get_header("Prefer") or "")
 
+    def handling(self) -> Handling | None:
+        return handling(self.get_header("Prefer") or "")
+
     def message(self) -> str | None:
-        """The author's why. Raises NotSupported where the client also sends a Provenance to be stored."""
-        if self.get_header("X-Provenance") is not None:
-            raise NotSupported(
-                "X-Provenance is not built yet; a Provenance can be written as any other resource."
-            )
+        """The author's why. Raises Invalid."""
         return message(self.get_header("X-Commit-Message"))
+
+    def provenance(self) -> Resource | None:
+        """The Provenance that comes with a write, which may be no Provenance yet. Raises Invalid where it is no JSON."""
+        return provenance(self.get_header("X-Provenance"))
 
     @property
     def pretty(self) -> bool:
-        return dict(pairs(self.query_string)).get("_pretty") == "true"
+        return dict([*pairs(self.query_string), *self.form]).get("_pretty") == "true"
 
 
 def http_date(instant: int) -> str:
@@ -101,10 +111,18 @@ def preference(header: str) -> Preference | None:
 
     https://www.rfc-editor.org/rfc/rfc7240#section-2, https://hl7.org/fhir/R4/http.html#prefer
     """
-    for name, value, _ in _PREFERENCE.findall(header):
-        if name.lower() == "return":
-            return _RETURN.get(value.strip('"').lower())
-    return None
+    return _RETURN.get(_preferred(header, "return"))
+
+
+def handling(header: str) -> Handling | None:
+    """What `Prefer: handling=` asks for. https://www.rfc-editor.org/rfc/rfc7240#section-4.4"""
+    return _HANDLING.get(_preferred(header, "handling"))
+
+
+def _preferred(header: str, wanted: str) -> str:
+    """The value of a preference in small letters, "" where there is none."""
+    found = (value for name, value, _ in _PREFERENCE.findall(header) if name.lower() == wanted)
+    return str(next(found, "")).strip('"').lower()
 
 
 def request_id(header: str | None) -> str | None:
@@ -133,6 +151,26 @@ def message(header: str | None) -> str | None:
             )
         )
     return text or None
+
+
+def provenance(header: str | None) -> Resource | None:
+    """The resource that X-Provenance holds, in FHIR's JSON. https://hl7.org/fhir/R4/provenance.html#header
+
+    Raises Invalid where it is no JSON, or no object.
+    """
+    if header is None:
+        return None
+    try:
+        # WSGI shows the bytes as Latin-1, whatever they are.
+        found = json.loads(header.encode("latin-1", "replace"))
+    except Invalid as error:
+        error.issues = [replace(issue, text=f"X-Provenance: {issue.text}") for issue in error.issues]
+        raise
+    if not isinstance(found, dict):
+        raise Invalid(
+            Issue("error", "structure", "X-Provenance is JSON, but no object: it holds a Provenance.")
+        )
+    return found
 
 
 def _decoded(header: str) -> str:

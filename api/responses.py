@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from http import HTTPStatus
 from typing import Any
 
@@ -83,6 +84,8 @@ def outcome_of_write(outcome: Outcome) -> list[Issue]:
     """What `Prefer: return=OperationOutcome` is told: what has happened, and warnings about what was sent."""
     if outcome.version is None:
         text = "There was nothing to delete."
+    elif outcome.others:
+        text = f"Deleted: {1 + len(outcome.others)} resources."
     elif not outcome.changed:
         text = f"`{outcome.version}` was left as it is."
     else:
@@ -90,10 +93,13 @@ def outcome_of_write(outcome: Outcome) -> list[Issue]:
     return [Issue("information", "informational", text), *outcome.issues]
 
 
-def snapshot_after(store: Store) -> Snapshot | None:
-    """The record for the answer to a write; None where it can't be read now: the write has happened all the same."""
+def snapshot_after(store: Store, within: ExitStack | None = None) -> Snapshot | None:
+    """The record for the answer to a write; None where it can't be read now: the write has happened all the same.
+
+    With `within` it can be searched until that is closed.
+    """
     try:
-        return store.snapshot()
+        return store.snapshot() if within is None else within.enter_context(store.reading())
     except StoreError as error:
         SERVER.error("after a write: %s: %s", type(error).__name__, error)
         return None
@@ -110,17 +116,22 @@ def body_after(snapshot: Snapshot | None, version: Version) -> bytes | None:
         return None
 
 
-def send_written(req: Request, resp: falcon.Response, snapshot: Snapshot | None, outcome: Outcome) -> None:
-    """Answer a create, update or delete. https://hl7.org/fhir/R4/http.html#prefer"""
+def send_written(
+    req: Request, resp: falcon.Response, snapshot: Snapshot | None, outcome: Outcome, *, located: bool
+) -> None:
+    """Answer a write; with `located` the answer says where the resource is, also where it was there before.
+
+    https://hl7.org/fhir/R4/http.html#prefer
+    """
     version = outcome.version
     resp.status = status_of_write(outcome)
     if version is not None and outcome.changed:
         read_at(resp, version.commit)
     elif snapshot is not None:
         read_at(resp, snapshot.commit)
-    if version is not None:
+    if version is not None and not outcome.others:
         describe(req, resp, version)
-        if resp.status == 201:
+        if located or resp.status == 201:
             resp.set_header("Location", location(req.base, version))
     wanted: Preference | None = req.preference()
     if wanted == "OperationOutcome":

@@ -22,6 +22,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, WSGITask
 
 from api import errors, log
+from api.framing import Parser
 from api.request import FHIR_JSON
 from gitstore import StoreError
 
@@ -74,6 +75,7 @@ class OutcomeTask(ErrorTask):
         self.response_headers = [
             ("Content-Type", FHIR_JSON),
             ("Cache-Control", "private, no-cache"),
+            ("X-Content-Type-Options", "nosniff"),
             ("X-Request-Id", request_id),
         ]
         self.set_close_on_finish()
@@ -124,6 +126,7 @@ class Channel(HTTPChannel):
 
     task_class = Task
     error_task_class = OutcomeTask
+    parser_class = Parser
     refused = False
     lingering_until: float | None = None
 
@@ -236,7 +239,8 @@ def server(app: Any, listener: socket.socket, *, threads: int, max_body: int) ->
         max_request_header_size=MAX_HEADER,
         # waitress refuses what is as large as its limit.
         max_request_body_size=max_body + 1,
-        clear_untrusted_proxy_headers=True,
+        # Ours are read by api.proxy, which knows whom to believe.
+        clear_untrusted_proxy_headers=False,
         expose_tracebacks=False,
     )
 

@@ -22,8 +22,8 @@ from gitstore import Settings, Store, Unit, Update, init
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git import writer
 
-THROWAWAY = Settings(durability="off", validation="off")
-DURABLE = Settings(validation="off")
+THROWAWAY = Settings(durability="off", validation="off", search="off")
+DURABLE = Settings(validation="off", search="off")
 BATCH = 1000
 
 

@@ -127,7 +127,7 @@ def printed(number: int) -> bytes:
 @contextmanager
 def git_fhir(folder: Path, count: int) -> Iterator[Contestant]:
     """The store, validation off, with so many clients."""
-    with Store.open(init(folder / "record.git"), Settings(validation="off")) as store:
+    with Store.open(init(folder / "record.git"), Settings(validation="off", search="off")) as store:
         store.commit_each([Unit([update(number)], AUTHOR) for number in range(1000)])
         yield clients(count, lambda number: store.commit([update(number)], AUTHOR) and None)
 

@@ -12,6 +12,7 @@ import click
 
 from cli.arguments import option, resource_type
 from cli.errors import Failure
+from cli.histories import history_lines
 from cli.opening import open_store, settings
 from gitstore import Invalid, Snapshot, Store, Version
 from gitstore.fhir import json
@@ -34,6 +35,9 @@ def _types(text: str) -> list[str]:
     default="ndjson",
     help="NDJSON, one resource a line, or one Bundle of type collection.",
 )
+@option(
+    "--history", is_flag=True, help="All versions instead: history Bundles, one a line, the oldest first."
+)
 @option("--type", metavar="TYPE,...", type=_types, help="Only resources of these types.")
 @option(
     "--at",
@@ -46,22 +50,34 @@ def _types(text: str) -> list[str]:
     metavar="PATH",
     default=STDOUT,
     type=click.Path(allow_dash=True),
-    help="A folder for NDJSON, one file for each type; a file for a Bundle; - is stdout.",
+    help="A folder for NDJSON, one file for each type; a file for a Bundle or the history; - is stdout.",
 )
-def export(format: str, type: list[str] | None, at: str | None, output: str) -> None:
+def export(format: str, history: bool, type: list[str] | None, at: str | None, output: str) -> None:
     """Write all current resources as NDJSON or as a Bundle.
 
     By type and id, each resource as it is stored but on one line, numbers as written. With -o FOLDER NDJSON goes into
     one file for each type: Patient.ndjson and so on. `git fhir import` reads what this writes. What is being written
     lies under another name until it is whole.
 
+    With --history every version is written, with its author and commit: `git fhir import --history` makes the same
+    record of it, and so does a server that takes the Bundles one after the other. A commit is never cut in two; a Bundle
+    has 1,000 entries or 16 MiB, but for a commit that is larger by itself.
+
     Text that is both a date and the start of a commit's id, such as 2026, is the date.
     """
+    if history and (type or format == "bundle"):
+        raise click.UsageError(
+            "--history writes the whole record as lines, without --type or --format bundle."
+        )
+    base = (settings().base_url or _BASE).rstrip("/")
     with open_store() as store:
         snapshot = _snapshot(store, at)
+        if history:
+            with _opened(output) as file:
+                file.writelines(history_lines(store, snapshot.commit, base))
+            return
         names = sorted(set(type)) if type else list(snapshot.counts())
         if format == "bundle":
-            base = (settings().base_url or _BASE).rstrip("/")
             with _opened(output) as file:
                 for piece in _bundle(snapshot, names, base):
                     file.write(piece)

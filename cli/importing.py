@@ -14,7 +14,6 @@ from cli.documents import Refusal
 from cli.units import Item
 from gitstore import (
     Ask,
-    Create,
     Delete,
     Interaction,
     NotConfirmed,
@@ -22,10 +21,10 @@ from gitstore import (
     Outcome,
     RepositoryDamaged,
     RepositoryRefused,
-    Settings,
     Store,
     StoreError,
     Unavailable,
+    Write,
 )
 from gitstore.fhir import json
 from gitstore.fhir.ids import ResourceId
@@ -35,7 +34,7 @@ _GROUP_UNITS = 500
 _GROUP_BYTES = 16 * 1024**2
 """How much goes to the store at a time: enough for its groups, little enough to be interrupted soon."""
 
-_Fatal: TypeAlias = Unavailable | NotConfirmed | RepositoryDamaged | RepositoryRefused
+Fatal: TypeAlias = Unavailable | NotConfirmed | RepositoryDamaged | RepositoryRefused
 """After these no other unit can be written either."""
 
 OUTCOMES = ("created", "updated", "deleted", "unchanged", "already imported")
@@ -108,13 +107,13 @@ class Importer:
         if not group:
             return
         fatal: StoreError | None = None
-        with _uninterrupted():
+        with uninterrupted():
             for item, result in zip(
                 group, self._store.commit_each([item.unit for item in group]), strict=True
             ):
                 if not isinstance(result, StoreError):
                     self._count(item, result)
-                elif isinstance(result, _Fatal):
+                elif isinstance(result, Fatal):
                     fatal = fatal or result
                 elif all(issue.code == "not-found" for issue in result.issues):
                     self._unmatched.append((item, result))
@@ -152,7 +151,7 @@ def _label(interaction: Interaction, outcome: Outcome) -> str:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Ctrl-C waits until the block is done: a group is written and counted, or not begun."""
     caught: list[int] = []
 
@@ -171,12 +170,11 @@ def _uninterrupted() -> Iterator[None]:
 class Rehearsal:
     """Counts what an import would do, and writes nothing: --dry-run."""
 
-    def __init__(self, store: Store, report: Report, settings: Settings, *, strict: bool = False) -> None:
+    def __init__(self, store: Store, report: Report, *, strict: bool = False) -> None:
         self._store = store
         self._snapshot = store.snapshot()
         self._report = report
         self._strict = strict
-        self._always_skips = settings.unchanged_update == "skip"
         self._taken: set[str] = set()
         self._present: dict[ResourceId, bytes | None] = {}
         """The stored form, as version 0, of what the import has touched so far; None for what it would delete."""
@@ -191,15 +189,16 @@ class Rehearsal:
             self._report.counts["already imported"] += planned.writes
             return
         try:
-            self._store.rehearse(planned.unit)
+            prepared = self._store.rehearse(planned.unit)
         except StoreError as error:
             self._refuse(Refusal.of(planned.place, error))
             return
         if request_id is not None:
             self._taken.add(request_id)
-        for interaction in planned.unit.interactions:
-            if not isinstance(interaction, Ask):
-                self._report.counts[self._foresee(interaction)] += 1
+        for write in prepared.writes:
+            self._report.counts[self._foresee(write)] += 1
+        if prepared.left:
+            self._report.counts["unchanged"] += len(prepared.left)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._report.refused.append(refusal)
@@ -209,20 +208,17 @@ class Rehearsal:
     def finish(self) -> None:
         """Nothing is left over: references aren't looked up."""
 
-    def _foresee(self, interaction: Interaction) -> str:
-        if isinstance(interaction, Create | Ask):
+    def _foresee(self, write: Write) -> str:
+        if write.verb == "POST":
             return "created"
-        resource_id = interaction.resource_id
-        before = self._now(resource_id)
-        if isinstance(interaction, Delete):
-            self._present[resource_id] = None
+        before = self._now(write.resource_id)
+        if write.template is None:
+            self._present[write.resource_id] = None
             return "unchanged" if before is None else "deleted"
-        now = template(resource_id, interaction.resource).fill(0, 0)
-        self._present[resource_id] = now
+        now = self._present[write.resource_id] = write.template.fill(0, 0)
         if before is None:
             return "created"
-        skipped = before == now and (interaction.skip_unchanged or self._always_skips)
-        return "unchanged" if skipped else "updated"
+        return "unchanged" if before == now and write.skip_unchanged else "updated"
 
     def _now(self, resource_id: ResourceId) -> bytes | None:
         if resource_id in self._present:

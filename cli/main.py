@@ -9,7 +9,19 @@ from typing import Any
 
 import click
 
-from cli import adopt, export, inspect, repository, setup, stats, transfer, upkeep, validating
+from cli import (
+    adopt,
+    export,
+    indexed,
+    inspect,
+    repository,
+    search,
+    setup,
+    stats,
+    transfer,
+    upkeep,
+    validating,
+)
 from cli.arguments import option
 from cli.errors import Failure, NoRepository, failure
 from cli.output import use_colour
@@ -69,6 +81,8 @@ for command in (
     inspect.diff,
     inspect.ls,
     inspect.path,
+    search.search,
+    indexed.indexed,
     stats.stats,
     repository.verify,
     adopt.adopt,

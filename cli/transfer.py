@@ -16,6 +16,7 @@ from cli import arguments
 from cli.arguments import as_json, option
 from cli.documents import STDIN, Inputs, Refusal
 from cli.errors import DONE, INTERRUPTED, REFUSED, Failure
+from cli.histories import take_over
 from cli.importing import OUTCOMES, Importer, Refused, Rehearsal, Report
 from cli.opening import configured_author, open_store, settings
 from cli.output import print_json, visible
@@ -38,6 +39,11 @@ _REDRAW = 0.2
 @option("--force", is_flag=True, help="Write what is unchanged or already imported again, as new versions.")
 @option("--dry-run", is_flag=True, help="Say what would happen, write nothing.")
 @option("--strict", is_flag=True, help="Stop at the first refusal.")
+@option(
+    "--history",
+    is_flag=True,
+    help="Take over the histories of another record, with their version ids, dates and authors.",
+)
 @as_json
 @click.pass_context
 def import_(
@@ -49,6 +55,7 @@ def import_(
     force: bool,
     dry_run: bool,
     strict: bool,
+    history: bool,
     json: bool,
 ) -> None:
     """Import resources from files, folders and stdin (-).
@@ -64,22 +71,29 @@ def import_(
     Running an import again resumes it: what the record already holds is left as it is. Resources without id and
     transactions are known by their content.
 
+    With --history the documents are history Bundles, as `git fhir export --history` writes them, the oldest first. Each
+    is taken over whole or not at all, into an empty record or one that it goes on from: every version must be the next
+    of its resource, and every commit later than the last one. The first that is refused is the last.
+
     What is refused is reported in the end with file and line or entry, and the exit code is 1. A unit that refers to
     something unknown is tried again after the rest.
     """
     check_paths(context, paths)
+    if history and (message or force or dry_run):
+        raise click.UsageError(
+            "--history takes commits over as they are, without --message, --force or --dry-run."
+        )
     report, begun = Report(), time.monotonic()
     with open_store() as store:
         limits = settings()
         inputs = Inputs(paths, limits.max_bundle)
-        work: Importer | Rehearsal
-        if dry_run:
-            author = author or ANONYMOUS
-            work = Rehearsal(store, report, limits, strict=strict)
+        author = author or (ANONYMOUS if dry_run else configured_author())
+        if history:
+            steps = take_over(store, inputs, author, report)
         else:
-            author = author or configured_author()
-            work = Importer(store, report, strict=strict)
-        _run(inputs, Planner(author, message, limits, force=force), work, report)
+            work = (Rehearsal if dry_run else Importer)(store, report, strict=strict)
+            steps = _planned(inputs, Planner(author, message, limits, force=force), work)
+        _run(inputs, steps, report)
         head = store.snapshot().commit.id
     if json:
         print_json(_facts(report, dry_run=dry_run, head=head))
@@ -101,16 +115,22 @@ def check_paths(context: click.Context, paths: tuple[str, ...]) -> None:
             raise click.UsageError(f"There is no file or folder `{path}`.{hint}")
 
 
-def _run(inputs: Inputs, planner: Planner, work: Importer | Rehearsal, report: Report) -> None:
-    """All of the inputs, unless something stops it: then the report says so."""
+def _planned(inputs: Inputs, planner: Planner, work: Importer | Rehearsal) -> Iterator[None]:
+    """Plan and do all of the inputs, a step for each document."""
+    for document in inputs:
+        planned = [document] if isinstance(document, Refusal) else planner.plan(document)
+        for item in planned:
+            work.add(item)
+        yield
+    work.finish()
+
+
+def _run(inputs: Inputs, steps: Iterator[None], report: Report) -> None:
+    """All steps, unless something stops it: then the report says so."""
     try:
         with _progress(inputs) as progress:
-            for document in inputs:
-                planned = [document] if isinstance(document, Refusal) else planner.plan(document)
-                for item in planned:
-                    work.add(item)
+            for _ in steps:
                 progress(report.counts.total())
-            work.finish()
             progress(report.counts.total())
     except Refused:
         return

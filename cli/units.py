@@ -156,7 +156,7 @@ class Planner:
         if request.method in _READS:
             # Nothing to import, but it keeps the numbers of the entries.
             return Ask(lambda _snapshot: None)
-        interaction = write_of(request)
+        interaction = write_of(request, self._settings.patch_narrative, self._bases)
         if isinstance(interaction, Update):
             return replace(interaction, skip_unchanged=not self._force)
         return interaction
@@ -174,7 +174,7 @@ class Planner:
 
     def _item(self, place: Place, interaction: Interaction, data: bytes | None) -> Item:
         """A unit of one interaction; `data` is its resource as it was read, if that is at hand."""
-        resource = {} if isinstance(interaction, Delete | Ask) else interaction.resource
+        resource = interaction.resource if isinstance(interaction, Create | Update) else {}
         data = data or json.dumps(resource)
         request_id = None
         if isinstance(interaction, Create):
@@ -223,7 +223,8 @@ def _is_older(interaction: Create | Update | Delete, newest: set[ResourceId]) ->
     """Whether a later version of the same resource has come before, as the newest come first in a history."""
     if isinstance(interaction, Create):
         return False
-    if interaction.resource_id in newest:
+    assert isinstance(interaction.target, ResourceId)
+    if interaction.target in newest:
         return True
-    newest.add(interaction.resource_id)
+    newest.add(interaction.target)
     return False

@@ -18,9 +18,10 @@ from gitstore.git.message import safe_author, safe_words
 from gitstore.git.repository import Repository
 from gitstore.git.trees import Difference, differences
 from gitstore.interactions import Delete, Unit, Update, Validate
+from gitstore.preparation import MAX_STORED, Prepared, Rules, prepare
 from gitstore.settings import Settings
-from gitstore.transaction import MAX_STORED, Prepared, Write, prepare
 from gitstore.version import Author, Commit
+from gitstore.writes import Write
 
 PLAIN = "100644"
 MAX_SUBJECTS = 50
@@ -138,7 +139,7 @@ def _change(
         _check_identity(resource, resource_id)
         # What differs in meta.versionId, meta.lastUpdated and the form of the JSON only is no new version.
         interaction = Update(resource_id, resource, skip_unchanged=True)
-    return prepare(Unit([interaction], author, interaction="adopt"), _no_new_id, validate)
+    return prepare(Unit([interaction], author, interaction="adopt"), Rules(_no_new_id, validate))
 
 
 def _no_new_id() -> str:

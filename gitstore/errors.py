@@ -4,6 +4,7 @@ StoreError
 ├─ Invalid                 invalid         what was sent can't be understood or isn't FHIR
 │  └─ Unprocessable        business-rule   it is FHIR, but breaks a rule
 ├─ TooLarge                too-long
+├─ TooCostly               too-costly      a search beyond the work it may cause
 ├─ NotSupported            not-supported   right, but not built yet
 ├─ NotAllowed              not-supported   refused by a setting
 ├─ NotFound                not-found
@@ -92,6 +93,12 @@ class TooLarge(StoreError):
     """What was sent is larger than a limit."""
 
     code = "too-long"
+
+
+class TooCostly(StoreError):
+    """To answer would take more work than a limit allows."""
+
+    code = "too-costly"
 
 
 class NotSupported(StoreError):

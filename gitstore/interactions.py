@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gitstore.errors import Issue
 from gitstore.fhir import Resource
+from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.ids import ResourceId
-from gitstore.version import Author, Version
+from gitstore.version import Author, Idempotency, Version
 
 if TYPE_CHECKING:
     from gitstore.snapshot import Snapshot
@@ -24,22 +25,24 @@ ANY_VERSION: VersionTags = frozenset("*")
 class Create:
     """Store a new resource under an id of the store's making. https://hl7.org/fhir/R4/http.html#create
 
-    `full_url` is what other entries of the same transaction call it.
+    `full_url` is what other entries of the same transaction call it. `unless` the criteria select a resource
+    already, which is left as it is then. https://hl7.org/fhir/R4/http.html#ccreate
     """
 
     resource: Resource
     full_url: str | None = None
+    unless: Criteria | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """Replace a resource, or create it under the client's id. https://hl7.org/fhir/R4/http.html#update
 
-    `resource_id` is the target; the resource must say the same. With `skip_unchanged` nothing is written where
-    the current version already has this content.
+    The resource must say the same id as the target, or none where criteria select it: then it is created where they
+    select nothing. With `skip_unchanged` nothing is written where the current version already has this content.
     """
 
-    resource_id: ResourceId
+    target: ResourceId | Criteria
     resource: Resource
     if_match: VersionTags | None = None
     if_none_match: VersionTags | None = None
@@ -51,7 +54,20 @@ class Update:
 class Delete:
     """Remove a resource; its history stays. No effect where there is none. https://hl7.org/fhir/R4/http.html#delete"""
 
-    resource_id: ResourceId
+    target: ResourceId | Criteria
+    if_match: VersionTags | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Change a resource that is there. https://hl7.org/fhir/R4/http.html#patch
+
+    `change` makes the new content of the current one, without touching that, and may tell of issues; it is called
+    again where another write came between. What it raises, the patch raises.
+    """
+
+    target: ResourceId | Criteria
+    change: Callable[[Resource], tuple[Resource, Sequence[Issue]]]
     if_match: VersionTags | None = None
 
 
@@ -65,15 +81,27 @@ class Ask:
     question: Callable[[Snapshot], Any]
 
 
-Interaction: TypeAlias = Create | Update | Delete | Ask
+@dataclass(frozen=True, slots=True)
+class Attest:
+    """Store a Provenance of all that the unit changes, in the same commit; nothing where it changes nothing.
+
+    `resource` has no target: that becomes the versions which the unit makes. Stands last in the unit, and once.
+    https://hl7.org/fhir/R4/provenance.html#header
+    """
+
+    resource: Resource
+
+
+Interaction: TypeAlias = Create | Update | Delete | Patch | Ask | Attest
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One unit of work: all of it happens in one commit, or none of it.
 
-    `message` is the author's why, for the commit's body. `interaction` names the unit in FHIR-Interaction:
-    "transaction", or where it is None the one interaction itself.
+    `message` is the author's why, for the commit's body; without it, the reason of the Provenance. `interaction` names the unit in FHIR-Interaction:
+    "transaction", or where it is None the one interaction itself. With `idempotency` it is done once: a unit whose key
+    its author has used already is answered as the first time.
     """
 
     interactions: Sequence[Interaction]
@@ -81,6 +109,7 @@ class Unit:
     request_id: str | None = None
     message: str | None = None
     interaction: str | None = None
+    idempotency: Idempotency | None = None
 
 
 Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]
@@ -92,10 +121,12 @@ class Outcome:
     """What became of one interaction.
 
     `version` is the version made, or where `changed` is false the current one that was left as it is (None: there is
-    none, and never was). `answer` is what an Ask's question returned. `issues` are warnings about what was sent.
+    none, and never was). `others` are made beside it, where criteria selected several resources to delete. `answer` is
+    what an Ask's question returned. `issues` are warnings about what was sent.
     """
 
     version: Version | None = None
     changed: bool = False
     answer: Any = None
     issues: tuple[Issue, ...] = ()
+    others: tuple[Version, ...] = ()

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from gitstore.errors import Locked, Unavailable
 from gitstore.interactions import Outcome
-from gitstore.transaction import Prepared
+from gitstore.preparation import Prepared
+from gitstore.replication import Series
 
 MAX_UNITS = 128
 MAX_BYTES = 32 * 1024**2
@@ -20,11 +21,11 @@ MAX_BYTES = 32 * 1024**2
 
 
 class Pending:
-    """A unit on its way: at the end it has outcomes, or the error that it failed with."""
+    """A unit, or a series of commits to take over, on its way: at the end it has outcomes, or the error of its failure."""
 
     __slots__ = ("_done", "error", "outcomes", "prepared", "taken")
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared | Series) -> None:
         self.prepared = prepared
         self.outcomes: list[Outcome] = []
         self.error: BaseException | None = None

@@ -84,6 +84,7 @@ def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
         message.interaction,
         step.commit.author,
         message.request_id,
+        message.idempotency,
     )
     return commit, message
 

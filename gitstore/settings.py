@@ -19,6 +19,14 @@ class Settings:
     unchanged_update: Literal["version", "skip"] = "version"
     foreign_commits: Literal["refuse", "adopt"] = "refuse"
     validation: Literal["off", "structure", "full"] = "full"
+    conditional_delete: Literal["single", "multiple"] = "single"
+    patch_narrative: Literal["drop", "keep", "reject"] = "drop"
+    referential_integrity: Literal["off", "enforce"] = "off"
+    replication: Literal["off", "accept"] = "off"
+    search: Literal["on", "off"] = "on"
+    search_limit: int = 50_000_000
+    search_handling: Literal["lenient", "strict"] = "lenient"
+    max_chain: int = 5
     max_body: int = 16 * MIB
     max_bundle: int = 128 * MIB
     max_entries: int = 20_000
@@ -26,3 +34,5 @@ class Settings:
     maintenance: Literal["auto", "off"] = "auto"
     host_name: tuple[str, ...] = ()
     base_url: str | None = None
+    cors_origin: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()

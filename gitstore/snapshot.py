@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from gitstore.errors import Gone, NotFound, StorageFailed
+from gitstore.fhir import Resource
+from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import Repository
-from gitstore.search import versions
+from gitstore.search import index, integrity, versions
 from gitstore.search.index import Connection
+from gitstore.search.rows import Rows
 from gitstore.search.versions import Cursor, Period
-from gitstore.version import Commit, Version
+from gitstore.version import Author, Commit, Version
+
+if TYPE_CHECKING:
+    from gitstore.searching import Searching, SearchPage
 
 _PIECE = 1000
+
+Select: TypeAlias = Callable[[Criteria, int], list[ResourceId]]
+"""The first so many resources that criteria select."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +40,17 @@ class HistoryPage:
 class Snapshot:
     """The record as `commit` left it. A value: what it answers does not change while others write."""
 
-    def __init__(self, commit: Commit, connect: Callable[[], Connection], repository: Repository) -> None:
+    def __init__(
+        self,
+        commit: Commit,
+        connect: Callable[[], Connection],
+        repository: Repository,
+        searching: Callable[[Connection, Commit], Searching] | None = None,
+    ) -> None:
         self.commit = commit
         self._connect = connect
         self._repository = repository
+        self._searching = searching
 
     def read(self, resource_id: ResourceId) -> Version:
         """The current version. Raises NotFound, or Gone where the resource is deleted."""
@@ -117,6 +134,54 @@ class Snapshot:
             yield from page
             after = page[-1].resource_id
 
+    def search(
+        self,
+        types: Sequence[str],
+        pairs: Sequence[tuple[str, str]],
+        *,
+        strict: bool = False,
+        compartment: ResourceId | None = None,
+        page: str | None = None,
+        bases: Collection[str] = (),
+    ) -> SearchPage:
+        """A page of resources of these types, of all without any, that fit the parameters. Only within `Store.reading`.
+
+        `strict` refuses parameters that aren't known. `page` is that of a SearchPage before; later versions than its
+        first page saw are left out. `bases` are URLs of this server: references below them are to its own resources.
+        Raises Invalid, TooCostly, NotSupported; NotFound for a page of another record or index.
+        """
+        return self._search().page(
+            types, pairs, strict=strict, compartment=compartment, page=page, bases=bases
+        )
+
+    def matching(self, criteria: Criteria, limit: int = 2) -> list[ResourceId]:
+        """The first so many resources that criteria select; only within `Store.reading`. Raises Invalid, TooCostly."""
+        return self._search().matching(criteria.type, criteria.pairs, bases=criteria.bases, limit=limit)
+
+    def labels(self, type: str | None = None) -> Resource:
+        """The profiles, tags and security labels of all current resources, or of those of a type, as a Meta has them.
+
+        Each once and in order; nothing where there are none. Codes that differ by case alone are one where their system
+        doesn't mind case. Only within `Store.reading`. Raises TooCostly, NotSupported.
+        """
+        return self._search().labels(type)
+
+    def among(self, contents: Sequence[tuple[ResourceId, Rows]]) -> Select:
+        """As `matching`, but in these resources alone, which nobody has written yet."""
+        assert self._searching is not None
+        searching = self._searching(index.of_contents(contents), self.commit)
+        return lambda criteria, limit: searching.matching(
+            criteria.type, criteria.pairs, bases=criteria.bases, limit=limit
+        )
+
+    def _search(self) -> Searching:
+        assert self._searching is not None
+        return self._searching(self._connect(), self.commit)
+
+    def newest(self, resource_id: ResourceId) -> Version | None:
+        """The newest version, which may be a deletion; None where there never was one."""
+        return versions.newest(self._connect(), resource_id, self.commit.sequence)
+
     def counts(self) -> dict[str, int]:
         """How many resources there are and not deleted, by type; types without any are left out."""
         return versions.counts(self._connect(), self.commit.sequence)
@@ -132,6 +197,29 @@ class Snapshot:
     def commit_of_request(self, request_id: str) -> Commit | None:
         """The first commit of an import's request id, which begins with `import-`; other ids are not indexed."""
         return versions.commit_of_import(self._connect(), request_id, self.commit.sequence)
+
+    def commit_of_key(self, author: Author, key: str) -> Commit | None:
+        """The commit of an author's idempotency key."""
+        return versions.commit_of_key(self._connect(), author, key, self.commit.sequence)
+
+    def past(self, sequence: int) -> Snapshot:
+        """The record as the commit of this sequence left it. Raises NotFound for one that is not in its past."""
+        commit = versions.commit_at(self._connect(), sequence)
+        if commit is None or sequence > self.commit.sequence:
+            raise NotFound(f"The record has no commit number {sequence}.")
+        return self.at(commit)
+
+    def at(self, commit: Commit) -> Snapshot:
+        """The record as an earlier commit left it."""
+        return Snapshot(commit, self._connect, self._repository, self._searching)
+
+    def dangling(self, resource_id: ResourceId) -> list[ResourceId]:
+        """What a resource refers to and isn't there; only where fhir.referentialIntegrity is enforced."""
+        return integrity.dangling(self._connect(), resource_id)
+
+    def referrers(self, resource_id: ResourceId, limit: int = 5) -> list[ResourceId]:
+        """The first so many resources that refer to one; only where fhir.referentialIntegrity is enforced."""
+        return integrity.referrers(self._connect(), resource_id, limit)
 
     def body(self, version: Version) -> bytes:
         """The resource as it is stored: UTF-8 JSON, two-space indent, final newline. Not for a deletion."""

@@ -6,49 +6,50 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from gitstore.adoption import Adoption, examine
 from gitstore.canonicals import Canonicals
 from gitstore.errors import (
     ForeignCommit,
-    NotConfirmed,
     NotFound,
-    RepositoryDamaged,
     RepositoryRefused,
     StorageFailed,
     StoreError,
-    Unavailable,
 )
 from gitstore.fhir.dates import format_instant
+from gitstore.fhir.ids import ResourceId
 from gitstore.git import layout
 from gitstore.git.commits import format_commit
 from gitstore.git.message import Message, format_message, parse_message
 from gitstore.git.pack import BLOB, COMMIT, Pack
 from gitstore.git.repository import Repository, create
 from gitstore.git.trees import Trees, nest
-from gitstore.git.writer import Writer, read_main
+from gitstore.git.writer import Writer
+from gitstore.idempotency import done_before
+from gitstore.indexing import Indexing
 from gitstore.interactions import Interaction, Outcome, Unit
 from gitstore.maintenance import Maintained, Maintenance
+from gitstore.preparation import Prepared, Rules, prepare
 from gitstore.queue import Pending, WriteQueue
 from gitstore.replay import OnProgress, missing, replay
+from gitstore.replication import (
+    Replica,
+    prepare_series,
+)
 from gitstore.search import index, versions
+from gitstore.search.criteria import Limits
+from gitstore.search.described import Indexed, described
 from gitstore.search.index import Index
+from gitstore.search.parameters import Parameter
+from gitstore.searching import Searching
 from gitstore.settings import Settings
 from gitstore.snapshot import Snapshot, as_indexed
 from gitstore.statistics import Statistics, take
-from gitstore.transaction import Prepared, plan, prepare
 from gitstore.verify import Finding, verify
-from gitstore.version import Author, Commit
-
-SERVER = Author("git-fhir", "git-fhir@fhir.invalid")
-"""The committer of every commit."""
-
-
-MakeCommits: TypeAlias = Callable[[Commit, index.Connection, Pack], Commit]
-"""Puts commits on top of one, into the index and a pack, and returns the last of them."""
+from gitstore.version import SERVER, Author, Commit, Idempotency
+from gitstore.writing import Writing
 
 
 def now() -> int:
@@ -102,12 +103,10 @@ class Store:
         self._new_id = new_id
         self._writer: Writer | None = None
         self._maintenance: Maintenance | None = None
-        self._trees = Trees(lambda id: repository.object(id.hex()))
         self._queue = WriteQueue(self._lead, settings.lock_timeout)
         self.canonicals = Canonicals(lambda: as_indexed(search_index.reader, repository))
         self._validate = self.canonicals.validator(settings.validation)
-        self._foreign: tuple[str, ForeignCommit] | None = None
-        """What stands on main, if it is a foreign commit: the tip, and why."""
+        self._indexing = Indexing(repository, search_index, None, searchable=settings.search == "on")
 
     @classmethod
     def open(
@@ -138,11 +137,17 @@ class Store:
                 )
             name = hashlib.sha256(os.path.realpath(git_dir).encode()).hexdigest()[:32]
             folder = os.path.join(cache_folder, name)
-        store = cls(repository, Index(folder), settings or Settings(), clock, new_id)
+        settings = settings or Settings()
+        search_index = Index(
+            folder,
+            base_url=settings.base_url,
+            all_references=settings.referential_integrity == "enforce",
+        )
+        store = cls(repository, search_index, settings, clock, new_id)
         if not is_private:
             store._open_writer()
         try:
-            store._freshen()
+            store._indexing.freshen()
         except BaseException:
             store.close()
             raise
@@ -174,12 +179,40 @@ class Store:
             raise NotFound(f"The record has no commit number {sequence}.")
         return Snapshot(commit, self._index.reader, self._repository)
 
+    @contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """The record now, for the length of a block in which it can be searched: other snapshots can't be."""
+        self._reader()
+        with self._index.reading() as connection:
+            tip = versions.tip(connection)
+            assert tip is not None
+            yield self._searchable(tip, connection)
+
+    def _searchable(self, commit: Commit, connection: index.Connection) -> Snapshot:
+        settings = self.settings
+
+        def searching(source: index.Connection, commit: Commit) -> Searching:
+            limits = Limits(max_chain=settings.max_chain)
+            registry = self._index.registry(connection)
+            return Searching(source, self._repository, registry, commit, limits, settings.search_limit)
+
+        return Snapshot(commit, lambda: connection, self._repository, searching)
+
     def snapshot_before(self, instant: int) -> Snapshot:
         """The record as it was right before an instant. Raises NotFound where it did not exist yet."""
         sequence = versions.sequence_before(self._reader(), instant)
         if sequence == 0:
             raise NotFound(f"The record did not exist before {format_instant(instant)}.")
         return self.snapshot(sequence)
+
+    def search_parameters(self, type: str) -> Mapping[str, Parameter]:
+        """The search parameters of a resource type by their codes; none where `fhir.search` is off."""
+        registry = self._index.registry(self._reader())
+        return {} if registry is None else registry.of(type)
+
+    def indexed(self, resource_id: ResourceId) -> list[Indexed]:
+        """By which parameters and values searches find a resource; nothing for one that isn't there."""
+        return described(self._reader(), resource_id)
 
     def statistics(self) -> Statistics:
         """The record in numbers, as it is now."""
@@ -188,8 +221,8 @@ class Store:
     def _reader(self) -> index.Connection:
         """An index to answer from: one that is behind catches up first."""
         if self._writer is not None and self._writer.index_is_behind():
-            with self._writer.locked():
-                self._catch_up()
+            with self._indexing.locked():
+                self._indexing.catch_up()
         return self._index.reader()
 
     def resolve(self, revision: str) -> Commit:
@@ -223,7 +256,8 @@ class Store:
 
     def verify(self, progress: OnProgress | None = None) -> Iterator[Finding]:
         """Everything about the record and its index that contradicts itself; nothing for a sound one."""
-        return verify(self._repository, self._index.reader(), progress)
+        connection = self._index.reader()
+        return verify(self._repository, connection, self._index.registry(connection), progress)
 
     # Writing
 
@@ -235,13 +269,16 @@ class Store:
         request_id: str | None = None,
         message: str | None = None,
         interaction: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> list[Outcome]:
         """Do one unit of work: all interactions in one commit, or none. Durable when it returns.
 
         The outcomes stand in the order of the interactions. Raises any StoreError; for a "transaction" it names the
         entry at fault. Only NotConfirmed is raised for a unit that has happened.
         """
-        unit = Unit(interactions, author, request_id, message, interaction)
+        unit = Unit(interactions, author, request_id, message, interaction, idempotency)
+        if (earlier := self._done_before(unit)) is not None:
+            return earlier
         pending = Pending(self._prepare(unit))
         self._queue.submit([pending])
         self._queue.wait(pending)
@@ -249,14 +286,37 @@ class Store:
 
     def commit_each(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]:
         """Do many units that don't depend on one another, each a commit of its own; each succeeds or fails alone."""
-        results: list[Pending | StoreError] = []
+        results: list[Pending | list[Outcome] | StoreError] = []
         for unit in units:
             try:
-                results.append(Pending(self._prepare(unit)))
+                earlier = self._done_before(unit)
+                results.append(Pending(self._prepare(unit)) if earlier is None else earlier)
             except StoreError as error:
                 results.append(error)
         self._queue.submit([result for result in results if isinstance(result, Pending)])
         return [self._await(result) if isinstance(result, Pending) else result for result in results]
+
+    def replicate(self, replicas: Sequence[Replica]) -> list[Outcome]:
+        """Take over commits of another record as they are, oldest first: all of them, or none. Durable when it returns.
+
+        The outcomes are those of the versions, in their order. A record that has only its first commit yet gets an
+        earlier one where the history is older than that. Raises Conflict where the history doesn't go on where the
+        record ends, Unprocessable for dates that can't be, and what validation raises; each with the entry at fault.
+        """
+        self._check_writable()
+        if not replicas:
+            return []
+        pending = Pending(prepare_series(replicas, self._rules(self._index.reader()), self._clock()))
+        self._queue.submit([pending])
+        self._queue.wait(pending)
+        return _outcomes(pending)
+
+    def _done_before(self, unit: Unit) -> list[Outcome] | None:
+        """What was right the first time may not be any more: a retry is answered before it is even looked at."""
+        if unit.idempotency is None:
+            return None
+        with self.reading() as snapshot:
+            return done_before(unit, snapshot)
 
     def _await(self, pending: Pending) -> list[Outcome] | StoreError:
         try:
@@ -279,15 +339,26 @@ class Store:
 
     def rehearse(self, unit: Unit) -> Prepared:
         """What there is to write for a unit. Raises all that `commit` refuses without a look at what is there."""
-        skip = self.settings.unchanged_update == "skip"
-        return prepare(unit, self._new_id, self._validate, skip_unchanged=skip)
+        with ExitStack() as stack:
+            return prepare(
+                unit, self._rules(self._index.reader()), lambda: stack.enter_context(self.reading())
+            )
+
+    def _rules(self, connection: index.Connection) -> Rules:
+        return Rules(
+            self._new_id,
+            self._validate,
+            self._index.registry(connection),
+            skip_unchanged=self.settings.unchanged_update == "skip",
+            max_deletes=self.settings.max_entries if self.settings.conditional_delete == "multiple" else 1,
+        )
 
     # Writing, in the writer's thread
 
     def _lead(self, take: Callable[[], list[Pending]]) -> None:
         group: list[Pending] = []
         try:
-            with self._locked():
+            with self._indexing.locked():
                 group = take()
                 self._write(group)
         except Exception as error:  # noqa: BLE001  # raised again in the callers' threads, by _outcomes
@@ -304,7 +375,7 @@ class Store:
         assert self._writer is not None
         self._writer.check_space(2 * sum(pending.prepared.size for pending in group))
         try:
-            self._catch_up()
+            self._indexing.catch_up()
         except ForeignCommit as error:
             if self.settings.foreign_commits != "adopt" or error.problems:
                 raise
@@ -312,115 +383,34 @@ class Store:
 
         def units(head: Commit, connection: index.Connection, pack: Pack) -> Commit:
             for pending in group:
-                head = self._write_unit(pending, head, connection, pack)
+                head = self._writing.unit(pending, head, connection, pack)
             return head
 
-        self._publish(units)
+        self._writing.publish(units)
 
-    def _publish(self, make: MakeCommits, main: str | None = None) -> Commit:
-        """One transaction of the index, one pack, one move of main, which is at the tip or at the foreign `main`."""
-        assert self._writer is not None
-        connection = self._index.writer()
-        tip = versions.tip(connection)
-        assert tip is not None
-        pack = Pack()
-        index.begin(connection)
-        try:
-            head = make(tip, connection, pack)
-            if head is tip:
-                index.rollback(connection)
-                return tip
-            self._writer.publish(pack, main or tip.id, head.id)
-        except NotConfirmed:
-            self._commit_index(connection)
-            raise
-        except BaseException:
-            index.rollback(connection)
-            raise
-        self._commit_index(connection)
-        return head
-
-    def _write_unit(self, pending: Pending, head: Commit, connection: index.Connection, pack: Pack) -> Commit:
-        """One unit on top of `head`, in the index's transaction and the pack; a refused one leaves nothing there."""
-        mark, tree = len(pack), self._tree
-        try:
-            with index.savepoint(connection):
-                pending.outcomes, head = self._make_commit(pending.prepared, head, connection, pack)
-        except Exception as error:  # raised again in the caller's thread, and nobody else's
-            if not index.is_writing(connection):
-                raise
-            pack.truncate(mark)
-            self._tree = tree
-            pending.error = error
-        return head
-
-    def _make_commit(
-        self, prepared: Prepared, head: Commit, connection: index.Connection, pack: Pack
-    ) -> tuple[list[Outcome], Commit]:
-        last_updated = max(self._clock(), head.last_updated + 1)
-        planned = plan(prepared, lambda id: versions.newest(connection, id, head.sequence), last_updated)
-        outcomes = [Outcome()] * prepared.entries
-        made = [one for one in planned if one.change is not None]
-        changes = [one.change for one in made if one.change is not None]
-        if made or prepared.adopts:
-            blobs = [pack.add(BLOB, one.body) if one.body is not None else None for one in made]
-            paths = [layout.path(change.resource_id) for change in changes]
-            tree = self._trees.edit(self._tree_of(head), nest(dict(zip(paths, blobs, strict=True))), pack)
-            assert tree is not None
-            text = format_message(
-                Message(
-                    prepared.interaction,
-                    tuple(changes),
-                    last_updated,
-                    prepared.request_id,
-                    prepared.words,
-                    adopts=prepared.adopts,
-                )
-            )
-            data = format_commit(tree, head.id, prepared.author, SERVER, last_updated, text, prepared.adopts)
-            id = pack.add(COMMIT, data).hex()
-            head = Commit(
-                id,
-                head.sequence + 1,
-                last_updated,
-                prepared.interaction,
-                prepared.author,
-                prepared.request_id,
-            )
-            self._tree = (id, tree)
-            hexed = [blob.hex() if blob is not None else None for blob in blobs]
-            for one, version in zip(made, index.apply(connection, head, changes, hexed), strict=True):
-                outcomes[one.write.entry] = Outcome(version, changed=True, issues=one.write.issues)
-                if version.blob is not None and one.body is not None:
-                    self._repository.remember(version.blob, one.body)
-        for one in planned:
-            if one.change is None:
-                outcomes[one.write.entry] = Outcome(one.left, issues=one.write.issues)
-        snapshot = Snapshot(head, lambda: connection, self._repository)
-        for entry, ask in prepared.questions:
-            try:
-                outcomes[entry] = Outcome(answer=ask.question(snapshot))
-            except StoreError as error:
-                error.at_entry(entry)
-                raise
-        return outcomes, head
-
-    _tree: tuple[str, bytes] | None = None
-
-    def _tree_of(self, commit: Commit) -> bytes:
-        """The root tree of a commit: mostly that of the commit made just before."""
-        if self._tree is None or self._tree[0] != commit.id:
-            self._tree = (commit.id, bytes.fromhex(self._repository.commit(commit.id).tree))
-        return self._tree[1]
-
-    def _commit_index(self, connection: index.Connection) -> None:
-        """Make the units visible. They have happened: where the index fails, it is behind until it has caught up."""
-        assert self._writer is not None
-        try:
-            index.commit(connection)
-        except Unavailable:
-            index.rollback(connection)
-            self._writer.mark_index(behind=True)
+    def _open_writer(self) -> None:
+        git_dir, settings = self._repository.git_dir, self.settings
+        durable = settings.durability == "full"
+        self._writer = Writer(git_dir, durable=durable, lock_timeout=settings.lock_timeout)
+        self._indexing = Indexing(
+            self._repository, self._index, self._writer, searchable=settings.search == "on"
+        )
+        self._writing = Writing(
+            self._repository,
+            self._index,
+            self._writer,
+            settings,
+            self._clock,
+            self._rules,
+            self._searchable,
+        )
+        self._maintenance = Maintenance(
+            git_dir,
+            self._writer.locked,
+            durable=durable,
+            timeout=settings.lock_timeout,
+            automatic=settings.maintenance == "auto",
+        )
 
     # Commits that are not ours
 
@@ -429,14 +419,14 @@ class Store:
 
         Raises ForeignCommit where main, or `new`, does not build on the record: a rewound or forced main.
         """
-        with self._locked():
+        with self._indexing.locked():
             with suppress(ForeignCommit):
-                self._catch_up()
+                self._indexing.catch_up()
             connection = self._index.writer()
             tip = versions.tip(connection)
             assert tip is not None
             if new is None:
-                new = self._main()
+                new = self._indexing.main()
                 missing(self._repository, tip, new)
             if self._repository.contains(tip.id, new):
                 tip = self._last_good(connection, tip, new)
@@ -458,125 +448,37 @@ class Store:
         Raises ForeignCommit, with all its problems, where that can't be.
         """
         self._check_writable()
-        with self._locked():
+        with self._indexing.locked():
             try:
-                self._catch_up()
+                self._indexing.catch_up()
             except ForeignCommit:
                 return self._adopt()
         return None
 
     def _adopt(self) -> Commit:
         assert self._writer is not None
-        main = self._main()
+        main = self._indexing.main()
         before = versions.tip(self._index.writer())
         assert before is not None
         missing(self._repository, before, main)
         adoption = examine(self._repository, before, main, self.settings, self._validate)
         if adoption.problems:
-            self._foreign = (main, adoption.refusal())
-            raise self._foreign[1]
+            refusal = adoption.refusal()
+            self._indexing.is_foreign(main, refusal)
+            raise refusal
         self._writer.check_space(2 * adoption.prepared.size)
         self._writer.settle()
-        return self._publish(
-            lambda head, connection, pack: self._make_commit(adoption.prepared, head, connection, pack)[1],
+        return self._writing.publish(
+            lambda head, connection, pack: self._writing.commit(adoption.prepared, head, connection, pack)[1],
             main,
         )
 
-    # Keeping the index true to git
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._writer.locked() if self._writer is not None else nullcontext():
-            yield
-
-    def _open_writer(self) -> None:
-        self._writer = Writer(
-            self._repository.git_dir,
-            durable=self.settings.durability == "full",
-            lock_timeout=self.settings.lock_timeout,
-        )
-        self._maintenance = Maintenance(
-            self._repository.git_dir,
-            self._writer.locked,
-            durable=self.settings.durability == "full",
-            timeout=self.settings.lock_timeout,
-            automatic=self.settings.maintenance == "auto",
-        )
-
-    def _freshen(self) -> None:
-        """Bring the index up to main."""
-        if not self._index.exists():
-            with self._index.alone():
-                if not self._index.exists():
-                    self._rebuild()
-        try:
-            # A foreign commit doesn't hinder reading what came before it; a write will say what is in the way.
-            with self._locked(), suppress(ForeignCommit):
-                self._catch_up()
-        except StorageFailed:
-            # An index that can't be read is made anew; where it wasn't at fault, that fails in the same way.
-            self.reindex()
-        if versions.tip(self._index.reader()) is None:
-            raise RepositoryRefused(
-                f"{self._repository.git_dir} holds no git-fhir record: its first commit is not one of git-fhir."
-            )
-
-    def _catch_up(self) -> None:
-        """Apply the commits between the index and main; under the lock. Raises ForeignCommit."""
-        connection = self._index.writer()
-        main = self._main()
-        tip = versions.tip(connection)
-        if tip is None or tip.id != main:
-            if self._foreign is not None and self._foreign[0] == main:
-                raise self._foreign[1]
-            index.begin(connection)
-            try:
-                # Where there is no lock, as for a private index, another process may have done it meanwhile.
-                tip = versions.tip(connection)
-                replay(self._repository, connection, tip, missing(self._repository, tip, main))
-            except ForeignCommit as error:
-                index.commit(connection)
-                self._foreign = (main, error)
-                self._mark_caught_up()
-                raise
-            except BaseException:
-                index.rollback(connection)
-                raise
-            index.commit(connection)
-        self._mark_caught_up()
-
-    def _main(self) -> str:
-        main = read_main(self._repository.git_dir)
-        if main is None:
-            raise RepositoryDamaged(f"{self._repository.git_dir} has no branch {layout.BRANCH}.")
-        return main
-
-    def _mark_caught_up(self) -> None:
-        if self._writer is not None and self._writer.index_is_behind():
-            self._writer.mark_index(behind=False)
-
     def reindex(self, progress: OnProgress | None = None) -> None:
-        """Make the index anew from git, beside those who read and write, and put it in place."""
-        with self._index.alone():
-            self._rebuild(progress)
+        """Make the index anew from git, beside those who read and write, and put it in place.
 
-    def _rebuild(self, progress: OnProgress | None = None) -> None:
-        with self._index.rebuilding() as generation, ExitStack() as stack:
-            tip = self._replay_to_main(generation, None, progress)
-            stack.enter_context(self._locked())
-            self._replay_to_main(generation, tip, progress)
-            generation.take_over()
-            self._mark_caught_up()
-
-    def _replay_to_main(
-        self, generation: index.Generation, tip: Commit | None, progress: OnProgress | None
-    ) -> Commit | None:
-        try:
-            ids = missing(self._repository, tip, self._main())
-            return replay(self._repository, generation.connection, tip, ids, progress)
-        except ForeignCommit:
-            # What came before it is the record; a write will say what is in the way.
-            return versions.tip(generation.connection)
+        SearchParameters of the record that are active take effect with it.
+        """
+        self._indexing.rebuild(progress)
 
 
 def _outcomes(pending: Pending) -> list[Outcome]:

@@ -18,7 +18,9 @@ from gitstore.git.repository import Repository
 from gitstore.git.trees import Trees
 from gitstore.git.writer import read_main
 from gitstore.replay import OnProgress, missing, read_step
-from gitstore.search import index, versions
+from gitstore.search import contents, index, versions
+from gitstore.search.extract import extract
+from gitstore.search.parameters import Registry
 from gitstore.search.soundness import contradictions
 from gitstore.version import Change, Commit
 
@@ -48,11 +50,15 @@ class _State:
 
 
 def verify(
-    repository: Repository, connection: index.Connection, progress: OnProgress | None = None
+    repository: Repository,
+    connection: index.Connection,
+    registry: Registry | None,
+    progress: OnProgress | None = None,
 ) -> Iterator[Finding]:
     """Everything that contradicts itself, commit by commit, then the tree of main, then what the index has too much.
 
-    A foreign commit ends the walk: what follows it is not part of the record.
+    Last, whether searches by the parameters of `registry` find each resource by what it says. A foreign commit ends
+    the walk: what follows it is not part of the record.
     """
     main = read_main(repository.git_dir)
     if main is None:
@@ -76,6 +82,22 @@ def verify(
         yield Finding("index", tip.id, "the index holds a commit that the record does not")
     for where, text in contradictions(connection):
         yield Finding("index", where, text)
+    if registry is not None:
+        yield from _contents(repository, connection, registry)
+
+
+def _contents(repository: Repository, connection: index.Connection, registry: Registry) -> Iterator[Finding]:
+    after = 0
+    while piece := index.newest_since(connection, 0, after, _EVERY):
+        after = piece[-1][0]
+        for key, resource_id, blob in piece:
+            try:
+                resource = json.loads(repository.blob(blob)) if blob is not None else None
+            except StoreError:
+                continue  # It is among the findings about files.
+            expected = contents.meant(extract(registry, resource)) if resource is not None else set()
+            if contents.stored(connection, key) != expected:
+                yield Finding("index", str(resource_id), "searches find it by other values than it has")
 
 
 def _commit(

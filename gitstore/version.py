@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+from gitstore.errors import Invalid, Issue
 from gitstore.fhir.ids import ResourceId, VersionId
 
 Verb = Literal["POST", "PUT", "DELETE"]
@@ -21,6 +23,36 @@ class Author:
 
 ANONYMOUS = Author("anonymous", "anonymous@fhir.invalid")
 
+SERVER = Author("git-fhir", "git-fhir@fhir.invalid")
+"""The committer of every commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A request that is to be done once, however often it is sent: the client's key, and a digest of what it sent.
+
+    The digest is 64 hexadecimal digits. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+
+    key: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.digest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Idempotency:
+        """Undoes str(). Raises Invalid."""
+        match = _IDEMPOTENCY.fullmatch(text)
+        if match is None:
+            raise Invalid(
+                Issue("error", "value", "An idempotency key is 1 to 128 visible characters of ASCII.")
+            )
+        return cls(match[1], match[2])
+
+
+_IDEMPOTENCY = re.compile(r"([\x21-\x7e]{1,128}) ([0-9a-f]{64})", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Commit:
@@ -36,6 +68,7 @@ class Commit:
     interaction: str
     author: Author
     request_id: str | None
+    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, slots=True)

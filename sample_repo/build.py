@@ -20,6 +20,7 @@ from gitstore import (
     Author,
     Create,
     Delete,
+    Interaction,
     NotFound,
     RepositoryRefused,
     Store,
@@ -56,7 +57,7 @@ class Step:
     why: str | None
     ids: tuple[str, ...]
     refused: bool
-    interactions: tuple[Create | Update | Delete, ...]
+    interactions: tuple[Interaction, ...]
     is_transaction: bool
 
 
@@ -80,7 +81,7 @@ def _step(name: str, told: dict[str, Any]) -> Step:
     )
 
 
-def _interactions(told: dict[str, Any]) -> tuple[Create | Update | Delete, ...]:
+def _interactions(told: dict[str, Any]) -> tuple[Interaction, ...]:
     if_match = version_tags(told["if-match"]) if "if-match" in told else None
     match told["do"]:
         case "transaction":

@@ -44,7 +44,12 @@ def ask(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, bytes]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, body, {"Content-Type": "application/fhir+json", **named})
+    connection.request(
+        method,
+        path,
+        body,
+        {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", **named},
+    )
     response = connection.getresponse()
     return response.status, response.read()
 

@@ -18,6 +18,7 @@ definitions.jsonl.xz:
 
 codes.jsonl.xz:
 
+    caseSensitive  code system -> whether upper and lower case make a difference, where its definition says so
     codes        value set of a required binding -> code system -> codes
 
 search.jsonl.xz:
@@ -174,6 +175,7 @@ def data(examples: Path, expansions: Path) -> dict[str, bytes]:
     constraints: dict[str, list[list[str]]] = {}
     search: dict[str, Any] = {}
     compartments: dict[str, Any] = {}
+    case_sensitive: dict[str, bool] = {}
     for name, content in files(examples):
         if name.startswith("StructureDefinition-"):
             structure = json.loads(content)
@@ -190,12 +192,17 @@ def data(examples: Path, expansions: Path) -> dict[str, bytes]:
         elif name.startswith("CompartmentDefinition-") and name != "CompartmentDefinition-example.json":
             compartment = json.loads(content)
             compartments[compartment["code"]] = _compartment(compartment)
+        elif name.startswith("CodeSystem-"):
+            system = json.loads(content)
+            if "caseSensitive" in system:
+                case_sensitive[system["url"]] = system["caseSensitive"]
     bindings = _required(elements)
     return {
         "definitions.jsonl.xz": _line("types", types)
         + _line("elements", elements)
         + _line("constraints", _without_inherited(constraints, types)),
-        "codes.jsonl.xz": _line("codes", _codes(expansions, bindings)),
+        "codes.jsonl.xz": _line("caseSensitive", case_sensitive)
+        + _line("codes", _codes(expansions, bindings)),
         "search.jsonl.xz": _line("parameters", search, sort=False) + _line("compartments", compartments),
     }
 

@@ -41,6 +41,11 @@ class Request:
     if_none_exist: str | None = None
 
 
+def is_search(request: Request) -> bool:
+    """Whether it is a search by POST, which writes nothing: `Patient/_search?name=ada`."""
+    return _is_search(request.method, request.path)
+
+
 @overload
 def requests(
     bundle: Resource, bases: Collection[str] = (), *, each: Literal[False] = False
@@ -145,7 +150,7 @@ def _request(number: int, entry: dict[str, Any], bases: Collection[str]) -> Requ
         method,
         path,
         query,
-        _resource(entry, method, place),
+        _resource(entry, method, place, needed=not _is_search(method, path)),
         full_url,
         _text(request, "ifMatch", f"{place}.request"),
         _text(request, "ifNoneMatch", f"{place}.request"),
@@ -194,9 +199,13 @@ def _below_base(url: str, bases: Collection[str], place: str) -> str:
     raise Invalid(Issue("error", "value", text, place))
 
 
-def _resource(entry: dict[str, Any], method: str, place: str) -> Resource | None:
+def _is_search(method: str, path: tuple[str, ...]) -> bool:
+    return method == "POST" and path[-1:] == ("_search",)
+
+
+def _resource(entry: dict[str, Any], method: str, place: str, *, needed: bool) -> Resource | None:
     if "resource" not in entry:
-        if method in _WITH_RESOURCE:
+        if needed and method in _WITH_RESOURCE:
             raise _required("resource", place, f"what to {method}")
         return None
     resource = _object(entry["resource"], f"{place}.resource")

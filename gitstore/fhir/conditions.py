@@ -1,4 +1,6 @@
-"""Entity tags: the version ids of If-Match and If-None-Match. https://hl7.org/fhir/R4/http.html#concurrency
+"""Conditions of requests: entity tags and criteria. https://hl7.org/fhir/R4/http.html#concurrency
+
+Entity tags are the version ids of If-Match and If-None-Match:
 
 ```
 W/"3"            3           what the server sends and clients should
@@ -12,6 +14,8 @@ W/"3", W/"4"     3 and 4
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
 from gitstore.errors import Invalid, Issue
 
@@ -53,3 +57,38 @@ def version_tags(header: str) -> frozenset[str]:
 def _malformed(header: str) -> Invalid:
     text = f'`{header[:80]}` names no version: expected W/"3", a list such as W/"3", W/"4", or *.'
     return Invalid(Issue("error", "value", text))
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """Resources of one type by the parameters of a search, decoded, in place of an id.
+
+    They must select, and nothing in them may be unknown. `bases` are URLs of this server: references below them are to
+    its own resources. https://hl7.org/fhir/R4/http.html#cond-update
+    """
+
+    type: str
+    pairs: tuple[tuple[str, str], ...]
+    bases: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, type: str, query: str, bases: tuple[str, ...] = ()) -> Criteria:
+        """From the query of a URL, or the value of If-None-Exist, which may begin with a question mark.
+
+        Raises Invalid for what is percent-encoded and no UTF-8.
+        """
+        try:
+            pairs = parse_qsl(query.removeprefix("?"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError as error:
+            raise Invalid(
+                Issue("error", "value", "What is percent-encoded in the criteria is no UTF-8.")
+            ) from error
+        return cls(type, tuple(pairs), bases)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether they ask for nothing but the resource's own content."""
+        return not any("." in name or name.startswith(("_has", "_list", "_filter")) for name, _ in self.pairs)
+
+    def __str__(self) -> str:
+        return f"{self.type}?{'&'.join(f'{name}={value}' for name, value in self.pairs)}"[:200]

@@ -7,6 +7,7 @@ describes its form. https://hl7.org/fhir/R4/structuredefinition.html
 from __future__ import annotations
 
 import functools
+import hashlib
 import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _FILES = {
     "types": "definitions.jsonl.xz",
     "elements": "definitions.jsonl.xz",
     "constraints": "definitions.jsonl.xz",
+    "caseSensitive": "codes.jsonl.xz",
     "codes": "codes.jsonl.xz",
     "parameters": "search.jsonl.xz",
     "compartments": "search.jsonl.xz",
@@ -181,6 +183,11 @@ def codes(value_set: str) -> Mapping[str, frozenset[str]] | None:
     return None if systems is None else {system: frozenset(codes) for system, codes in systems.items()}
 
 
+def case_sensitive(system: str) -> bool | None:
+    """Whether a code system of the base specification minds upper and lower case; None where it doesn't say."""
+    return _section("caseSensitive").get(system)
+
+
 @functools.cache
 def search_parameters() -> Mapping[str, SearchParameter]:
     """The 1,375 search parameters of the base specification by id, in its order."""
@@ -212,6 +219,15 @@ def compartments() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
         compartment: {type: tuple(parameters) for type, parameters in types.items()}
         for compartment, types in _section("compartments").items()
     }
+
+
+@functools.cache
+def digest() -> str:
+    """Changes with the data beside this file."""
+    found = hashlib.sha256()
+    for name in sorted(set(_FILES.values())):
+        found.update((_FOLDER / name).read_bytes())
+    return found.hexdigest()
 
 
 @functools.cache

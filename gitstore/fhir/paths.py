@@ -43,7 +43,7 @@ from gitstore.fhir.path_syntax import (
     parse,
 )
 
-__all__ = ["Context", "Path", "PathError", "compile", "evaluate", "holds"]
+__all__ = ["Context", "Path", "PathError", "compile", "compiled", "evaluate", "holds"]
 
 
 @dataclass(slots=True)
@@ -108,6 +108,11 @@ def evaluate(path: Path, resource: Resource) -> list[Node]:
 def holds(path: Path, context: Context) -> bool | None:
     """Whether an expression is true of context.item, None where the result is empty."""
     return truth(path([context.item], context))
+
+
+def compiled(tree: Tree) -> Path:
+    """A part of an expression as a function, from path_syntax's tree of it. Raises PathError as `compile` does."""
+    return _compiled(tree)
 
 
 def _compiled(tree: Tree) -> Path:

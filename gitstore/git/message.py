@@ -22,7 +22,7 @@ from gitstore.errors import Invalid
 from gitstore.fhir.dates import format_instant, parse_instant
 from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import ResourceId, is_id, parse_version_id
-from gitstore.version import Author, Change, Verb
+from gitstore.version import Author, Change, Idempotency, Verb
 
 INTERACTIONS = ("init", "create", "update", "patch", "delete", "transaction", "restore", "adopt", "purge")
 RESERVED = frozenset(
@@ -66,6 +66,7 @@ class Message:
     """FHIR-* trailers that this version of the format doesn't know, as they stand."""
     adopts: str | None = None
     """The foreign tip that an adopt commit takes into the record: a commit id."""
+    idempotency: Idempotency | None = None
 
 
 def format_message(message: Message) -> str:
@@ -76,6 +77,8 @@ def format_message(message: Message) -> str:
     trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
     if message.request_id:
         trailers.append(f"FHIR-Request-Id: {message.request_id}")
+    if message.idempotency:
+        trailers.append(f"FHIR-Idempotency-Key: {message.idempotency}")
     if message.adopts:
         trailers.append(f"FHIR-Adopts: {message.adopts}")
     paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown])]
@@ -123,6 +126,7 @@ def parse_message(text: str) -> Message:
         "\n\n".join(before[1:]).strip("\n"),
         tuple(unknown),
         _adopts(_single(found, "FHIR-Adopts")) if "FHIR-Adopts" in found else None,
+        _idempotency(_single(found, "FHIR-Idempotency-Key")) if "FHIR-Idempotency-Key" in found else None,
     )
 
 
@@ -131,6 +135,13 @@ def _single(found: dict[str, list[str]], key: str) -> str:
     if len(values) != 1:
         raise Invalid(f"it has {len(values) or 'no'} {key} trailer{'s' if len(values) > 1 else ''}")
     return values[0]
+
+
+def _idempotency(value: str) -> Idempotency:
+    try:
+        return Idempotency.parse(value)
+    except Invalid as error:
+        raise Invalid(f"FHIR-Idempotency-Key `{value[:MAX_VALUE]}` can't be read") from error
 
 
 def _adopts(value: str) -> str:

@@ -81,6 +81,11 @@ class Pack:
         self.size += len(chunk)
         return id
 
+    def data(self, id: bytes) -> bytes | None:
+        """The object itself, None where it isn't one of these."""
+        entry = self._by_id.get(id)
+        return None if entry is None else entry.data
+
     def truncate(self, length: int) -> None:
         """Forget all objects but the first `length`: a unit of work failed."""
         for entry in self._entries[length:]:

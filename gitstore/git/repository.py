@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import pygit2
@@ -19,9 +19,12 @@ from pygit2.enums import RepositoryOpenFlag
 from gitstore.errors import Invalid, NotFound, RepositoryDamaged, RepositoryRefused
 from gitstore.git import layout
 from gitstore.git.commits import CommitObject, parse_commit
+from gitstore.git.pack import Pack
 from gitstore.settings import Settings
 
 _T = TypeVar("_T")
+_FAILURES = (KeyError, ValueError, OSError, pygit2.GitError)
+"""What pygit2 raises where an object isn't found; OSError for one in a pack that was there a moment ago."""
 _REOPEN_AFTER_PACKS = 64
 _CACHE_BYTES = 64 * 1024**2
 
@@ -56,6 +59,7 @@ def create(path: str | os.PathLike[str]) -> str:
             "gc.auto": "0",
             "maintenance.auto": "false",
             "receive.denyNonFastForwards": "true",
+            "receive.fsckObjects": "true",
             "receive.denyDeletes": "true",
             "core.logAllRefUpdates": "false",
         }.items():
@@ -103,24 +107,21 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
         variable = f"fhir.{first}{''.join(word.title() for word in rest)}"
         values = [value or "" for value in config.get_multivar(variable)]
         if values:
-            found[field.name] = _setting(variable, values, getattr(Settings(), field.name))
+            found[field.name] = _setting(variable, values, field.default, _CHOICES.get(field.name, ()))
     return replace(Settings(), **found)
 
 
 _CHOICES = {
-    "fhir.durability": ("full", "off"),
-    "fhir.unchangedUpdate": ("version", "skip"),
-    "fhir.foreignCommits": ("refuse", "adopt"),
-    "fhir.validation": ("off", "structure", "full"),
-    "fhir.maintenance": ("auto", "off"),
+    name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal
 }
+"""The values that a setting can have, where they are words."""
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
 
-def _setting(variable: str, values: list[str], default: object) -> object:
+def _setting(variable: str, values: list[str], default: object, choices: tuple[str, ...]) -> object:
     value = values[-1].strip()
-    if variable in _CHOICES and value not in _CHOICES[variable]:
-        raise Invalid(f"{variable} is `{value}`; expected one of {', '.join(_CHOICES[variable])}.")
+    if choices and value not in choices:
+        raise Invalid(f"{variable} is `{value}`; expected one of {', '.join(choices)}.")
     if isinstance(default, tuple):
         return tuple(values)
     if isinstance(default, int | float):
@@ -155,6 +156,8 @@ class Repository:
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
+        self.unwritten: Pack | None = None
+        """What is on its way to disk: its blobs can be read already."""
         self._open()
         if self._git.references.get(layout.REFERENCE) is None:
             raise RepositoryRefused(f"{git_dir} holds no git-fhir record: it has no branch {layout.BRANCH}.")
@@ -212,7 +215,7 @@ class Repository:
         """The bytes of any object. Raises RepositoryDamaged where it is missing or broken."""
         try:
             return self._twice(lambda: self._read(id))
-        except (KeyError, ValueError, pygit2.GitError) as error:
+        except _FAILURES as error:
             raise RepositoryDamaged(
                 f"The object {id} is missing or broken in {self.git_dir}: {error}"
             ) from error
@@ -222,7 +225,7 @@ class Repository:
         one sees what there is."""
         try:
             return look()
-        except (KeyError, ValueError, pygit2.GitError):
+        except _FAILURES:
             with self._lock:
                 self._reopen()
         return look()
@@ -235,7 +238,7 @@ class Repository:
         """The bytes of an object, counted without reading it. Raises RepositoryDamaged where it is missing."""
         try:
             header: tuple[int, int] = self._twice(lambda: self._git.odb.read_header(pygit2.Oid(hex=id)))
-        except (KeyError, ValueError, pygit2.GitError) as error:
+        except _FAILURES as error:
             raise RepositoryDamaged(f"The object {id} is missing in {self.git_dir}: {error}") from error
         return header[1]
 
@@ -246,6 +249,10 @@ class Repository:
             if data is not None:
                 self._cache.move_to_end(id)
                 return data
+        pack = self.unwritten
+        data = pack.data(bytes.fromhex(id)) if pack is not None else None
+        if data is not None:
+            return data
         self._look_for_packs()
         data = self.object(id)
         self.remember(id, data)
@@ -272,7 +279,7 @@ class Repository:
         """The commit that a git revision names. Raises NotFound."""
         try:
             return self._twice(lambda: str(self._git.revparse_single(revision).peel(pygit2.Commit).id))
-        except (KeyError, ValueError, pygit2.GitError) as error:
+        except _FAILURES as error:
             raise NotFound(f"`{revision}` names no commit.") from error
 
     def contains(self, ancestor: str, commit: str) -> bool:
@@ -283,7 +290,7 @@ class Repository:
             return self._twice(
                 lambda: self._git.descendant_of(pygit2.Oid(hex=commit), pygit2.Oid(hex=ancestor))
             )
-        except (KeyError, ValueError, pygit2.GitError):
+        except _FAILURES:
             return False
 
     def _look_for_packs(self) -> None:

@@ -8,23 +8,29 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from gitstore.errors import Locked, RepositoryDamaged, StorageFailed, StorageFull, Unavailable
+from gitstore.fhir import Resource, json
 from gitstore.fhir.definitions import RESOURCE_TYPES
+from gitstore.fhir.ids import ResourceId
+from gitstore.search.contents import VALUES, Contents
+from gitstore.search.parameters import Registry
+from gitstore.search.rows import TYPE_NUMBERS, Rows
 from gitstore.version import Author, Change, Commit, Verb, Version
 
-SCHEMA = 1
+SCHEMA = 2
 """Of schema.sql; an index of another schema is made anew."""
-TYPE_NUMBERS = {name: number for number, name in enumerate(RESOURCE_TYPES)}
 VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
 
 Connection: TypeAlias = sqlite3.Connection
 """To be handed on; only this room calls it."""
 
 _NAME = "index.sqlite"
+_NOT_SEARCHABLE = "none"
+_IN_VALUES = ", ".join("?" * len(VALUES))
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -58,25 +64,34 @@ class Index:
     every connection looks at the link before it is used.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, base_url: str | None = None, all_references: bool = False) -> None:
+        """`base_url` and `all_references` are as in `Registry`; where they change, the index is made anew."""
+        self._new_registry = partial(Registry, base_url=base_url, all_references=all_references)
         self._folder = folder
         self._link = os.path.join(folder, _NAME)
         self._local = threading.local()
         self._writing: _Connection | None = None
+        self._registry: tuple[str, Registry | None] | None = None
 
-    def exists(self) -> bool:
-        """Whether there is an index of this schema."""
+    def exists(self, *, searchable: bool = True) -> bool:
+        """Whether there is an index of this schema that has the rows of searches, or is not to have them.
+
+        Its search parameters must be those of this version.
+        """
         try:
             connection = _connect(os.path.join(self._folder, os.readlink(self._link)))
         except (OSError, sqlite3.Error):
             return False
         try:
             found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found != SCHEMA:
+                return False
+            (fact,) = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+            return bool(fact == (self._registry_of(connection).digest if searchable else _NOT_SEARCHABLE))
         except sqlite3.Error:
             return False
         finally:
             connection.close()
-        return found == SCHEMA
 
     def reader(self) -> sqlite3.Connection:
         """This thread's connection for reading."""
@@ -92,6 +107,34 @@ class Index:
 
     def _keep_writer(self, connection: _Connection) -> None:
         self._writing = connection
+
+    def registry(self, connection: sqlite3.Connection) -> Registry | None:
+        """The search parameters that the index behind a connection was made with; None where it can't be searched."""
+        generation = _own(connection).generation
+        known = self._registry
+        if known is None or known[0] != generation:
+            known = self._registry = (generation, self._read_registry(connection))
+        return known[1]
+
+    @storage_errors
+    def _read_registry(self, connection: sqlite3.Connection) -> Registry | None:
+        (fact,) = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+        return None if fact == _NOT_SEARCHABLE else self._registry_of(connection)
+
+    def _registry_of(self, connection: sqlite3.Connection) -> Registry:
+        rows = connection.execute("SELECT resource FROM stored_parameters ORDER BY url")
+        return self._new_registry([json.loads_trusted(row.encode()) for (row,) in rows])
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, which sees one state of the index until the block ends."""
+        connection = self.reader()
+        execute = storage_errors(connection.execute)
+        execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            execute("COMMIT")
 
     @storage_errors
     def _current(self, connection: _Connection | None, keep: Callable[[_Connection], None]) -> _Connection:
@@ -142,7 +185,9 @@ class Index:
         numbers = [
             int(part) for name in old if (part := name.removeprefix("index-").partition(".")[0]).isdigit()
         ]
-        generation = Generation(self._folder, f"index-{max(numbers, default=0) + 1}.sqlite", old)
+        generation = Generation(
+            self._folder, f"index-{max(numbers, default=0) + 1}.sqlite", old, self._new_registry
+        )
         try:
             yield generation
         finally:
@@ -153,20 +198,54 @@ class Generation:
     """An index that is being made beside the one in use."""
 
     @storage_errors
-    def __init__(self, folder: str, name: str, old: list[str]) -> None:
+    def __init__(
+        self, folder: str, name: str, old: list[str], new_registry: Callable[[Sequence[Resource]], Registry]
+    ) -> None:
+        self._new_registry = new_registry
         self._folder = folder
         self._name = name
         self._old = old
         self._in_use = False
         self.connection = _connect(os.path.join(folder, name), create=True)
-        self.connection.executescript(Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"))
+        self.connection.executescript(_schema())
         self.connection.execute(f"PRAGMA user_version = {SCHEMA}")
         self.connection.execute("BEGIN")
+        self.registry: Registry | None = None
+
+    @storage_errors
+    @contextmanager
+    def filling(self, stored: Sequence[Resource]) -> Iterator[Registry]:
+        """A block in which all contents are put, with the search parameters `stored` beside those of R4.
+
+        An index on values that is made at the end is made several times as fast.
+        """
+        self.registry = self._new_registry(stored)
+        execute = self.connection.execute
+        self.connection.executemany("INSERT INTO parameters VALUES (?, ?, ?, ?)", self.registry.rows())
+        self.connection.executemany(
+            "INSERT INTO stored_parameters VALUES (?, ?)",
+            [(resource["url"], json.dumps(resource).decode()) for resource in stored],
+        )
+        execute("INSERT INTO facts VALUES ('registry', ?)", (self.registry.digest,))
+        later = execute(
+            f"SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN ({_IN_VALUES})",
+            VALUES,
+        ).fetchall()
+        for name, _ in later:
+            execute(f"DROP INDEX {name}")
+        yield self.registry
+        for _, sql in later:
+            execute(sql)
+
+    @storage_errors
+    def leave_unsearchable(self) -> None:
+        """No search will be asked of this index, and no resource has contents in it."""
+        self.connection.execute("INSERT INTO facts VALUES ('registry', ?)", (_NOT_SEARCHABLE,))
 
     @storage_errors
     def take_over(self) -> None:
         """Become the index that every connection uses from its next transaction on; under the writer's lock."""
-        self.connection.execute("COMMIT")
+        commit(self.connection)
         link = os.path.join(self._folder, f"{_NAME}.{os.getpid()}")
         try:
             with suppress(FileNotFoundError):
@@ -186,8 +265,21 @@ class Generation:
             _remove(os.path.join(self._folder, self._name))
 
 
+def _schema() -> str:
+    return Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+
+
 class _Connection(sqlite3.Connection):
     generation = ""
+
+    @cached_property
+    def contents(self) -> Contents:
+        return Contents(self)
+
+
+def _own(connection: sqlite3.Connection) -> _Connection:
+    assert isinstance(connection, _Connection)
+    return connection
 
 
 def _connect(path: str, *, create: bool = False) -> _Connection:
@@ -218,11 +310,37 @@ def _remove(path: str) -> None:
 
 
 @storage_errors
-def apply(
-    connection: sqlite3.Connection, commit: Commit, changes: Sequence[Change], blobs: Sequence[str | None]
-) -> list[Version]:
-    """Note one commit and what it changed, `blobs` being the new files' ids. Nothing else writes the index.
+def of_contents(contents: Sequence[tuple[ResourceId, Rows]]) -> sqlite3.Connection:
+    """An index in memory of resources that are nowhere else."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, factory=_Connection)
+    connection.executescript(_schema())
+    connection.execute("BEGIN")
+    connection.executemany(
+        "INSERT INTO resources VALUES (?, ?, ?, 1, 0, 1)",
+        [(key, TYPE_NUMBERS[name.type], name.id) for key, (name, _) in enumerate(contents, 1)],
+    )
+    # After all of them, as a reference to a resource that isn't there takes a key, too.
+    for key, (_, rows) in enumerate(contents, 1):
+        connection.contents.put(key, rows)
+    return connection
 
+
+def generation(connection: sqlite3.Connection) -> int:
+    """The number of the index behind a connection: each rebuild makes another one."""
+    return int(_own(connection).generation.removeprefix("index-").removesuffix(".sqlite"))
+
+
+@storage_errors
+def apply(
+    connection: sqlite3.Connection,
+    commit: Commit,
+    changes: Sequence[Change],
+    blobs: Sequence[str | None],
+    contents: Sequence[Rows | None] | None = None,
+) -> list[Version]:
+    """Note one commit and what it changed, `blobs` being the new files' ids, and `contents` what searches find them by.
+
+    Without contents those of the resources stay as they are, to be renewed with `renew` in the same transaction.
     Raises RepositoryDamaged where a version is not the next one of its resource.
     """
     execute = connection.execute
@@ -230,7 +348,7 @@ def apply(
     standing = [_standing(connection, change, commit.id) for change in changes]
     execute(
         """INSERT INTO commits VALUES
-        (?, ?, ?, ?, ?, ?, ? + coalesce((SELECT versions FROM commits WHERE sequence = ?), 0))""",
+        (?, ?, ?, ?, ?, ?, ?, ? + coalesce((SELECT versions FROM commits WHERE sequence = ?), 0))""",
         (
             commit.sequence,
             bytes.fromhex(commit.id),
@@ -238,14 +356,16 @@ def apply(
             commit.interaction,
             _author_key(connection, commit.author),
             commit.request_id,
+            str(commit.idempotency) if commit.idempotency else None,
             len(changes),
             commit.sequence - 1,
         ),
     )
-    made = []
+    made, keys = [], []
     for position, (change, blob, stands) in enumerate(zip(changes, blobs, standing, strict=True)):
         type = TYPE_NUMBERS[change.resource_id.type]
-        key, created = _advance(connection, stands, change, deleted=blob is None)
+        key, created = _advance(connection, stands, change, commit.sequence, deleted=blob is None)
+        keys.append((key, stands[1]))
         execute(
             """INSERT INTO versions VALUES (?, ?, ?, ?, ?, 1 + coalesce(
               (SELECT ordinal FROM versions WHERE type = ?5 ORDER BY sequence DESC, position DESC LIMIT 1), 0),
@@ -264,6 +384,10 @@ def apply(
         made.append(
             Version(change.resource_id, change.version_id, change.verb, created, blob, commit, position)
         )
+    if contents is not None:
+        # Last, as a reference to a resource of the same commit must find it.
+        for (key, is_new), rows in zip(keys, contents, strict=True):
+            renew(connection, key, rows, is_new=is_new)
     return made
 
 
@@ -283,22 +407,66 @@ def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tu
 
 
 def _advance(
-    connection: sqlite3.Connection, standing: tuple[int | None, bool], change: Change, *, deleted: bool
+    connection: sqlite3.Connection,
+    standing: tuple[int | None, bool],
+    change: Change,
+    sequence: int,
+    *,
+    deleted: bool,
 ) -> tuple[int, bool]:
     """Move a resource to its next version: its key, and whether it was not there before."""
     key, was_deleted = standing
     if key is None:
         cursor = connection.execute(
-            "INSERT INTO resources (type, id, version, deleted) VALUES (?, ?, ?, ?)",
-            (TYPE_NUMBERS[change.resource_id.type], change.resource_id.id, change.version_id, deleted),
+            "INSERT INTO resources (type, id, version, deleted, sequence) VALUES (?, ?, ?, ?, ?)",
+            (
+                TYPE_NUMBERS[change.resource_id.type],
+                change.resource_id.id,
+                change.version_id,
+                deleted,
+                sequence,
+            ),
         )
         key = cursor.lastrowid
         assert key is not None
     else:
         connection.execute(
-            "UPDATE resources SET version = ?, deleted = ? WHERE key = ?", (change.version_id, deleted, key)
+            "UPDATE resources SET version = ?, deleted = ?, sequence = ? WHERE key = ?",
+            (change.version_id, deleted, sequence, key),
         )
     return key, was_deleted and not deleted
+
+
+@storage_errors
+def renew(connection: sqlite3.Connection, key: int, rows: Rows | None, *, is_new: bool = False) -> None:
+    """Replace the contents of a resource by those of its newest version, None for a deletion."""
+    contents = _own(connection).contents
+    if rows is None:
+        contents.remove(key)
+    elif is_new:
+        contents.put(key, rows)
+    else:
+        contents.replace(key, rows)
+
+
+@storage_errors
+def newest_since(
+    connection: sqlite3.Connection, sequence: int, after: int, count: int
+) -> list[tuple[int, ResourceId, str | None]]:
+    """The next resources after the key `after` that later commits than `sequence` changed: key, id, and blob."""
+    changed = (
+        "" if sequence == 0 else "AND r.key IN (SELECT resource FROM versions WHERE sequence > :sequence)"
+    )
+    rows = connection.execute(
+        f"""SELECT r.key, r.type, r.id, v.blob FROM resources r
+        JOIN versions v ON v.resource = r.key AND v.version = r.version
+        WHERE r.key > :after {changed} ORDER BY r.key LIMIT :count""",
+        {"sequence": sequence, "after": after, "count": count},
+    )
+    return [
+        (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None)
+        for key, type, id, blob in rows
+    ]
 
 
 def _author_key(connection: sqlite3.Connection, author: Author) -> int:
@@ -312,6 +480,21 @@ def _author_key(connection: sqlite3.Connection, author: Author) -> int:
     ).lastrowid
     assert inserted is not None
     return inserted
+
+
+@storage_errors
+def replace_first(connection: sqlite3.Connection, commit: Commit) -> None:
+    """Note another first commit for a record that has no other."""
+    connection.execute(
+        "UPDATE commits SET id = ?, last_updated = ? WHERE sequence = 1",
+        (bytes.fromhex(commit.id), commit.last_updated),
+    )
+
+
+@storage_errors
+def forget_first(connection: sqlite3.Connection) -> None:
+    """Forget the first commit of a record that has no other, within a transaction."""
+    connection.execute("DELETE FROM commits")
 
 
 # Transactions of the writing connection. Their COMMIT waits for git: see gitstore.store.
@@ -331,10 +514,12 @@ def commit(connection: sqlite3.Connection) -> None:
     except sqlite3.Error:
         rollback(connection)
         raise
+    _own(connection).contents.keys.keep()
 
 
 def rollback(connection: sqlite3.Connection) -> None:
     """Forget what was written."""
+    _own(connection).contents.keys.forget()
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
@@ -352,6 +537,7 @@ def savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        _own(connection).contents.keys.forget()
         if is_writing(connection):
             execute("ROLLBACK TO unit")
             execute("RELEASE unit")

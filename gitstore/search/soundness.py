@@ -10,10 +10,15 @@ from gitstore.search.index import storage_errors
 _CHECKS = {
     "its newest version is not the last of its versions": """
         SELECT r.type, r.id, 'resource' FROM resources r
-        WHERE r.version IS NOT (SELECT max(v.version) FROM versions v WHERE v.resource = r.key)""",
+        WHERE r.version <> coalesce((SELECT max(v.version) FROM versions v WHERE v.resource = r.key), 0)""",
     "it is deleted or not, and its last version says otherwise": """
         SELECT r.type, r.id, 'resource' FROM resources r
         JOIN versions v ON v.resource = r.key AND v.version = r.version WHERE r.deleted <> (v.blob IS NULL)""",
+    "it never was, and is not said to be deleted": """
+        SELECT type, id, 'resource' FROM resources WHERE version = 0 AND (deleted, sequence) <> (1, 0)""",
+    "its newest version is of another commit": """
+        SELECT r.type, r.id, 'resource' FROM resources r
+        JOIN versions v ON v.resource = r.key AND v.version = r.version WHERE v.sequence <> r.sequence""",
     "a version of it is of another type": """
         SELECT r.type, r.id, 'resource' FROM versions v LEFT JOIN resources r ON r.key = v.resource
         WHERE v.type IS NOT r.type""",

@@ -33,7 +33,8 @@ class Month:
 def by_type(connection: sqlite3.Connection) -> list[TypeCount]:
     """Counts for each type that was ever there, in the order of names."""
     rows = connection.execute(
-        "SELECT type, sum(NOT deleted), sum(deleted), sum(version) FROM resources GROUP BY type ORDER BY type"
+        """SELECT type, sum(NOT deleted), sum(deleted), sum(version) FROM resources WHERE version > 0
+           GROUP BY type ORDER BY type"""
     )
     return [TypeCount(RESOURCE_TYPES[type], *counts) for type, *counts in rows]
 
@@ -71,7 +72,8 @@ def size(connection: sqlite3.Connection) -> int:
 def longest(connection: sqlite3.Connection, count: int) -> list[tuple[ResourceId, VersionId]]:
     """The resources with the most versions, with how many they have."""
     rows = connection.execute(
-        "SELECT type, id, version FROM resources ORDER BY version DESC, type, id LIMIT ?", (count,)
+        "SELECT type, id, version FROM resources WHERE version > 0 ORDER BY version DESC, type, id LIMIT ?",
+        (count,),
     )
     return [(ResourceId(RESOURCE_TYPES[type], id), VersionId(version)) for type, id, version in rows]
 

@@ -6,22 +6,26 @@ what it answers for one `upto` never changes.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
-from gitstore.search.index import TYPE_NUMBERS, VERBS, storage_errors
-from gitstore.version import Author, Commit, Version
+from gitstore.search.index import VERBS, storage_errors
+from gitstore.search.rows import TYPE_NUMBERS
+from gitstore.version import Author, Commit, Idempotency, Version
 
-_COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id"
+_COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id, c.idempotency"
 _SELECT_COMMIT = f"SELECT {_COMMIT} FROM commits c JOIN authors a ON a.key = c.author"
-_SELECT = f"""
-SELECT r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, {_COMMIT}
+_VERSION = f"r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, {_COMMIT}"
+_FROM = """
 FROM versions v JOIN resources r ON r.key = v.resource
 JOIN commits c ON c.sequence = v.sequence JOIN authors a ON a.key = c.author"""
+_SELECT = f"SELECT {_VERSION} {_FROM}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,17 @@ def commit_of_import(connection: sqlite3.Connection, request_id: str, upto: int)
 
 
 @storage_errors
+def commit_of_key(connection: sqlite3.Connection, author: Author, key: str, upto: int) -> Commit | None:
+    """The commit of an author's idempotency key."""
+    row = connection.execute(
+        f"{_SELECT_COMMIT} WHERE c.idempotency > :key || ' ' AND c.idempotency < :key || '!'"
+        " AND a.name = :name AND a.email = :email AND c.sequence <= :upto",
+        {"key": key, "name": author.name, "email": author.email, "upto": upto},
+    ).fetchone()
+    return _commit(row) if row else None
+
+
+@storage_errors
 def sequence_before(connection: sqlite3.Connection, instant: int) -> int:
     """The sequence of the last commit before an instant; 0 where there is none."""
     row = connection.execute(
@@ -135,6 +150,17 @@ def version(
         (TYPE_NUMBERS.get(resource_id.type), resource_id.id, version_id, upto),
     ).fetchone()
     return _version(row) if row else None
+
+
+@storage_errors
+def newest_of(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[int, Version]:
+    """The newest versions of resources, by their keys in the index."""
+    rows = connection.execute(
+        f"SELECT r.key, {_VERSION} {_FROM}"
+        " WHERE r.key IN (SELECT value FROM json_each(?)) AND v.version = r.version",
+        (json.dumps(list(keys)),),
+    )
+    return {key: _version(row) for key, *row in rows}
 
 
 @storage_errors
@@ -302,7 +328,7 @@ def _last_version(connection: sqlite3.Connection, resource_id: ResourceId, upto:
     return int(low)
 
 
-def _version(row: tuple[Any, ...]) -> Version:
+def _version(row: Sequence[Any]) -> Version:
     type, id, number, verb, created, blob, position, *commit = row
     return Version(
         ResourceId(RESOURCE_TYPES[type], id),
@@ -316,7 +342,7 @@ def _version(row: tuple[Any, ...]) -> Version:
 
 
 def _commit(row: list[Any] | tuple[Any, ...]) -> Commit:
-    sequence, id, last_updated, interaction, name, email, request_id = row
+    sequence, id, last_updated, interaction, name, email, request_id, idempotency = row
     return Commit(
         id.hex(),
         sequence,
@@ -324,4 +350,5 @@ def _commit(row: list[Any] | tuple[Any, ...]) -> Commit:
         interaction,
         Author(name, email),
         request_id,
+        Idempotency.parse(idempotency) if idempotency else None,
     )

@@ -61,11 +61,11 @@ class Client:
     def delete(self, url: str, **headers: str) -> Result:
         return self.request("DELETE", url, **headers)
 
-    def follow(self, url: str) -> Result:
+    def follow(self, url: str, **headers: str) -> Result:
         """GET a link of a Bundle."""
-        base = "http://localhost:8080/fhir/"
-        assert url.startswith(base)
-        return self.get(url.removeprefix(base))
+        server = "http://localhost:8080"
+        assert url.startswith(f"{server}/fhir")
+        return self.get(url.removeprefix(server), **headers)
 
 
 @pytest.fixture

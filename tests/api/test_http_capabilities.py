@@ -12,6 +12,8 @@ from api.capabilities import OPERATIONS, SYSTEM_LEVEL, TYPE_LEVEL, VERSION
 from gitstore.fhir import validation
 from gitstore.fhir.definitions import RESOURCE_TYPES
 
+JSON_PATCH = "application/json-patch+json"
+
 
 @pytest.fixture
 def statement(client):
@@ -37,6 +39,7 @@ def test_its_version_is_the_softwares(statement):
 
 
 def test_it_has_every_type(statement):
+    """13.3"""
     types = [each["type"] for each in statement["rest"][0]["resource"]]
 
     assert types == list(RESOURCE_TYPES)
@@ -64,6 +67,7 @@ def test_its_tag_changes_with_its_content_only(client):
 
 
 def test_every_format_it_names_works(client, statement):
+    """13.5"""
     for name in statement["format"]:
         assert client.get("metadata?_format=" + name.replace("+", "%2B")).status_code == 200
 
@@ -86,13 +90,15 @@ def _works(client, code, type):
     match code:
         case "create":
             return client.post(type, resource).status_code == 201
+        case "search-type":
+            return client.get(type).json["type"] == "searchset"
         case "history-type":
             return client.get(f"{type}/_history").status_code == 200
     if client.get(f"{type}/x").status_code == 404 and client.put(f"{type}/x", resource).status_code != 201:
         return False
     match code:
         case "read":
-            return client.get(f"{type}/x").json["resourceType"] == type
+            return client.get(f"{type}/x", Accept="application/fhir+json").json["resourceType"] == type
         case "vread":
             return client.get(f"{type}/x/_history/1").status_code == 200
         case "history-instance":
@@ -102,23 +108,33 @@ def _works(client, code, type):
         case "delete":
             deleted = client.delete(f"{type}/x").status_code == 204
             return deleted and client.put(f"{type}/x", resource).status_code == 201
+        case "patch":
+            return client.request("PATCH", f"{type}/x", [], Content_Type=JSON_PATCH).status_code == 200
     return False
 
 
 def test_every_operation_it_names_works_on_every_type(client, statement):
-    """13.3: named with its definition, and answered with an OperationOutcome."""
+    """13.3: named with its definition, and answered with what that says."""
     for claim in statement["rest"][0]["resource"]:
-        assert claim["operation"] == [
-            {
-                "name": "validate",
-                "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
-            }
-        ]
-        for operation in claim["operation"]:
-            path = f"{claim['type']}/${operation['name']}"
-            answer = client.post(path, {"resourceType": claim["type"]})
-            assert answer.status_code == 200
-            assert answer.json["resourceType"] == "OperationOutcome"
+        validate, meta, *others = claim["operation"]
+        assert validate == {
+            "name": "validate",
+            "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+        }
+        answer = client.post(f"{claim['type']}/$validate", {"resourceType": claim["type"]})
+        assert answer.status_code == 200
+        assert answer.json["resourceType"] == "OperationOutcome"
+        assert (meta["name"], meta["definition"]) == (
+            "meta",
+            "http://hl7.org/fhir/OperationDefinition/Resource-meta",
+        )
+        assert client.get(f"{claim['type']}/$meta").json["resourceType"] == "Parameters"
+        client.put(f"{claim['type']}/m", {"resourceType": claim["type"], "id": "m"})
+        assert client.get(f"{claim['type']}/m/$meta").json["resourceType"] == "Parameters"
+        works = client.get(f"{claim['type']}/m/$everything").status_code == 200
+        definition = f"http://hl7.org/fhir/OperationDefinition/{claim['type']}-everything"
+        assert others == ([{"name": "everything", "definition": definition}] if works else [])
+        assert works == (claim["type"] in ("Patient", "Encounter"))
 
 
 def test_it_is_valid(statement):
@@ -136,23 +152,15 @@ def test_conditional_reads_work_as_claimed(client, statement, patient):
     assert client.get("Patient/example", If_Modified_Since=date).status_code == 304
 
 
-def test_conditional_writes_are_not_claimed_and_not_there(client, statement, patient):
-    for claim in statement["rest"][0]["resource"]:
-        assert claim["conditionalCreate"] is False
-        assert claim["conditionalUpdate"] is False
-        assert claim["conditionalDelete"] == "not-supported"
-    assert client.post("Patient", patient, If_None_Exist="a=b").status_code == 501
-    assert client.put("Patient?a=b", patient).status_code == 501
-    assert client.delete("Patient?a=b").status_code == 501
-
-
 def test_the_system_interactions_work(client, statement):
+    """13.3"""
     codes = tuple(each["code"] for each in statement["rest"][0]["interaction"])
 
     assert codes == SYSTEM_LEVEL
     for kind in ("transaction", "batch"):
         assert client.post("", {"resourceType": "Bundle", "type": kind}).status_code == 200
     assert client.get("_history").status_code == 200
+    assert client.get("").status_code == 200
 
 
 def test_each_format_works(client, statement):
@@ -165,26 +173,35 @@ def test_each_format_works(client, statement):
             assert client.get("metadata", Accept=name).headers["Content-Type"] == name
 
 
-def test_what_is_not_built_is_not_claimed(statement):
-    """design 7."""
-    codes = {
-        each["code"]
-        for claim in [*statement["rest"][0]["resource"], statement["rest"][0]]
-        for each in claim["interaction"]
-    }
-    assert not codes & {"search-type", "search-system", "patch"}
-    assert "searchParam" not in str(statement)
-    assert "operation" not in statement["rest"][0]
+def test_the_operation_of_the_system_works(client, statement):
+    """13.3, 16.3"""
+    [meta] = statement["rest"][0]["operation"]
+    assert meta == {"name": "meta", "definition": "http://hl7.org/fhir/OperationDefinition/Resource-meta"}
+    assert client.get("$meta").status_code == 200
+
+
+def test_the_headers_it_tells_of_work(client, statement, patient):
+    """3.7: there is no other place in the statement for them."""
+    told = statement["rest"][0]["documentation"]
+    assert "X-Provenance" in told
+    assert "Idempotency-Key" in told
+    provenance = '{"resourceType": "Provenance"}'
+    for _ in range(2):
+        client.post("Patient", patient, X_Provenance=provenance, Idempotency_Key="k")
+    assert client.get("_history").json["total"] == 2
 
 
 def test_every_interaction_has_its_page():
     """One word of the specification names code, test and page."""
     pages = {page.stem for page in Path(__file__).parents[2].joinpath("docs", "interactions").glob("*.md")}
     named = {"history-instance": "history", "history-type": "history", "history-system": "history"}
+    named |= {"search-type": "search", "search-system": "search"}
     named |= {
         "batch": "batch-and-transaction",
         "transaction": "batch-and-transaction",
         "$validate": "validate",
+        "$meta": "meta",
+        "$everything": "everything",
     }
     codes = {code for _, endpoint in ROUTES for each in endpoint.interactions.values() for code in each}
 

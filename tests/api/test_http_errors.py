@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextlib import contextmanager
 
 import pytest
 from falcon.testing import TestClient
@@ -56,7 +57,7 @@ def failing(error, settings):
     ],
 )
 def test_failures_of_the_store_are_told(settings, patient, error, status, code):
-    """503 and 507 with what to do, 405 with Allow."""
+    """2.16: 503 and 507 with what to do, 405 with Allow."""
     response = failing(error, settings).simulate_put("/fhir/Patient/example", json=patient)
 
     assert response.status_code == status
@@ -66,7 +67,7 @@ def test_failures_of_the_store_are_told(settings, patient, error, status, code):
 
 
 def test_the_unexpected_is_a_500_without_details(settings, caplog):
-    """fatal, exception, the id of the request; the traceback is in the log alone."""
+    """2.16: fatal, exception, the id of the request; the traceback is in the log alone."""
     response = failing(ZeroDivisionError("secret"), settings).simulate_get("/fhir/Patient/example")
 
     assert response.status_code == 500
@@ -158,6 +159,10 @@ def test_a_write_that_can_not_be_read_back_has_still_happened(store, settings, p
             if self.broken:
                 raise gitstore.StorageFailed("the index is gone")
             return store.snapshot(sequence)
+
+        @contextmanager
+        def reading(self):
+            yield self.snapshot()
 
         def commit(self, *args, **named):
             outcomes = store.commit(*args, **named)

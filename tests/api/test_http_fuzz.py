@@ -11,7 +11,22 @@ from gitstore.fhir import xml
 
 SEGMENT = st.one_of(
     st.sampled_from(
-        ["Patient", "Observation", "p", "1", "_history", "_search", "metadata", "$x", "", ".", "..", "Gurke"]
+        [
+            "Patient",
+            "Observation",
+            "Binary",
+            "p",
+            "1",
+            "_history",
+            "_search",
+            "metadata",
+            "$meta",
+            "$x",
+            "",
+            ".",
+            "..",
+            "Gurke",
+        ]
     ),
     st.text(st.characters(codec="utf-8"), max_size=8),
 )
@@ -47,7 +62,10 @@ HEADER = st.one_of(
             "1",
             "return=minimal",
             "gzip",
+            "deflate",
             "application/json",
+            "application/pdf",
+            "text/xml",
             "application/fhir+xml",
             "=?utf-8?B?!?=",
             "UTF-8''%ff",
@@ -68,6 +86,10 @@ HEADERS = st.dictionaries(
             "Content-Type",
             "X-Request-Id",
             "X-Commit-Message",
+            "X-Security-Context",
+            "X-Forwarded-Host",
+            "Forwarded",
+            "Origin",
         ]
     ),
     HEADER,

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from api.history import AUTHOR_URL, COMMIT_URL
+from gitstore.histories import AUTHOR_URL, COMMIT_URL
 
 BASE = "http://localhost:8080/fhir"
 

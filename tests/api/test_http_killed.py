@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,11 @@ class Server:
 
     def kill_master(self) -> None:
         """Another server begins at once, beside the workers that end by themselves, as nothing else could end them."""
-        orphans = [os.pidfd_open(pid) for pid in self.workers()]
+        orphans = []
+        for pid in self.workers():
+            # A worker that was killed just before may be gone by now.
+            with suppress(ProcessLookupError):
+                orphans.append(os.pidfd_open(pid))
         self.master.kill()
         self.close()
         self.start()

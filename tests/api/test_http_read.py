@@ -142,6 +142,7 @@ def test_a_conditional_read_of_a_deleted_resource_is_gone(client, patient):
 
 
 def test_a_malformed_if_none_match_is_refused(client, patient, issue):
+    """4.6"""
     client.put("Patient/example", patient)
 
     response = client.get("Patient/example", If_None_Match='W/"1')

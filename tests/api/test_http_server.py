@@ -177,7 +177,7 @@ def test_a_chunked_body_is_read(server):
     ],
 )
 def test_what_waitress_refuses_is_an_outcome_too(server, data, status, code):
-    """2.16, also where the client is still sending when the answer is there; the log has a line for it."""
+    """2.16: also where the client is still sending when the answer is there; the log has a line for it."""
     got, headers, outcome = server.raw(data)
 
     assert got == status

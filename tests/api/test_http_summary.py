@@ -51,7 +51,7 @@ def test_a_part_of_a_resource_is_read(client, ada, query, names):
 
 @pytest.mark.parametrize(("query", "names"), PARTS)
 def test_a_part_of_a_version_is_read(client, ada, query, names):
-    """vread, and in XML."""
+    """2.14: vread, and in XML."""
     response = client.get(f"Patient/ada/_history/1?{query}", Accept="application/fhir+xml")
 
     part = xml.loads(response.content)
@@ -63,7 +63,7 @@ def test_a_part_of_a_version_is_read(client, ada, query, names):
 
 
 def test_parts_of_a_history(client, ada):
-    """Each entry's resource; the links go on asking for it."""
+    """15.14: each entry's resource; the links go on asking for it."""
     client.delete("Patient/ada")
 
     page = client.get("Patient/ada/_history?_elements=birthDate&_count=2").json
@@ -109,7 +109,7 @@ def test_an_entry_of_a_bundle_can_ask_for_a_part(client, ada):
     ],
 )
 def test_what_can_not_be_understood_is_refused(client, ada, issue, query):
-    """400 rather than silently the whole; one resource has no count."""
+    """2.14: 400 rather than silently the whole; one resource has no count."""
     response = client.get(f"Patient/ada?{query}")
 
     assert response.status_code == 400

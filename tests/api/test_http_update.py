@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gitstore import Store
+from gitstore import Settings, Store
 
 BASE = "http://localhost:8080/fhir"
 
@@ -94,7 +94,7 @@ def test_past_versions_can_not_be_updated(client, patient):
 
 
 def test_every_update_is_a_version(client, patient):
-    """6.10 and the choice of this server: each accepted update is a commit, also where nothing changed."""
+    """6.10: the choice of this server: each accepted update is a commit, also where nothing changed."""
     client.put("Patient/example", patient)
 
     assert client.put("Patient/example", patient).headers["ETag"] == 'W/"2"'
@@ -191,26 +191,8 @@ def test_prefer_minimal_keeps_the_status(client, patient):
     assert (response.status_code, response.content) == (200, b"")
 
 
-def test_conditional_update_is_not_built_yet(client, patient, issue):
-    """8: 501 with criteria; without any there is no such interaction."""
-    assert client.put("Patient?identifier=a", patient).status_code == 501
-    bare = client.put("Patient", patient)
-    assert bare.status_code == 405
-    assert bare.headers["Allow"] == "OPTIONS, POST"
-
-
-def test_patch_is_not_built_yet(client, patient, issue):
-    """9: and OPTIONS does not promise it."""
-    client.put("Patient/example", patient)
-
-    response = client.request("PATCH", "Patient/example", [{}], Content_Type="application/json-patch+json")
-
-    assert response.status_code == 501
-    assert "PATCH" not in client.request("OPTIONS", "Patient/example").headers["Allow"]
-
-
 def test_a_body_above_the_limit_is_refused(client, patient, settings, issue):
-    """413, exactly above fhir.maxBody."""
+    """17.11: 413, exactly above fhir.maxBody."""
     room = settings.max_body - len('{"resourceType": "Patient", "id": "example", "language": ""}')
 
     def sized(spare: int) -> str:
@@ -223,7 +205,7 @@ def test_a_body_above_the_limit_is_refused(client, patient, settings, issue):
 
 
 def test_the_authors_why_stands_in_the_commit(client, patient, store):
-    """X-Commit-Message: UTF-8 as it is, RFC 2047, RFC 8187; X-Request-Id in the trailer."""
+    """3.5: X-Commit-Message: UTF-8 as it is, RFC 2047, RFC 8187; X-Request-Id in the trailer."""
     for number, header in enumerate(
         [
             "Größe geprüft".encode().decode("latin-1"),
@@ -250,17 +232,6 @@ def test_the_why_has_limits(client, patient, issue):
     assert issue(long)[1] == "too-long"
 
 
-def test_a_provenance_in_the_header_is_not_built_yet(client, patient, store):
-    """3.7: refused, because to ignore it would lose it."""
-    before = store.snapshot().commit
-    provenance = '{"resourceType":"Provenance"}'
-
-    assert client.put("Patient/example", patient, X_Provenance=provenance).status_code == 501
-    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": []}
-    assert client.post("", bundle, X_Provenance=provenance).status_code == 501
-    assert store.snapshot().commit == before
-
-
 def test_a_base_url_of_the_settings_stands_in_every_link(make_client, settings, patient):
     """1.8, 1.9: without a slash at its end."""
     client = make_client(replace(settings, base_url="https://fhir.example.org/r4/"))
@@ -268,3 +239,24 @@ def test_a_base_url_of_the_settings_stands_in_every_link(make_client, settings, 
     response = client.put("Patient/example", patient)
 
     assert response.headers["Location"] == "https://fhir.example.org/r4/Patient/example/_history/1"
+
+
+def test_if_match_is_not_required(client, patient):
+    """7.5: the choice of this server; `versioned` is what the CapabilityStatement says."""
+    client.put("Patient/example", patient)
+
+    assert client.put("Patient/example", patient).status_code == 200
+    assert client.get("metadata").json["rest"][0]["resource"][0]["versioning"] == "versioned"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"), [({"banana": 1}, 400), ({"active": "yes"}, 400), ({"gender": "banana"}, 422)]
+)
+def test_an_invalid_update_is_refused(repository, make_client, clock, patient, wrong, status):
+    """6.9: 400 for what is no FHIR, 422 for what breaks a rule; what is there stays."""
+    strict = Settings(durability="off")
+    with Store.open(repository, strict, clock=clock) as store:
+        client = make_client(strict, store)
+        client.put("Patient/example", patient)
+        assert client.put("Patient/example", patient | wrong).status_code == status
+        assert client.get("Patient/example").headers["ETag"] == 'W/"1"'

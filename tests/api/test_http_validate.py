@@ -193,7 +193,7 @@ def parameters(**values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["Patient/$validate", "Patient/example/$validate"])
 def test_a_valid_resource_is_all_ok(client, path):
-    """One issue, as OperationOutcome.issue is 1..*; nothing is stored."""
+    """16.2: one issue, as OperationOutcome.issue is 1..*; nothing is stored."""
     for body in (NARRATED, parameters(resource=NARRATED)):
         response = client.post(path, body)
 
@@ -205,7 +205,7 @@ def test_a_valid_resource_is_all_ok(client, path):
 
 @pytest.mark.parametrize("path", ["Patient/$validate", "Patient/example/$validate"])
 def test_an_invalid_resource_is_200_with_all_that_is_wrong(client, path):
-    """The operation succeeds; its outcome says that the resource doesn't, whatever fhir.validation is."""
+    """16.2: the operation succeeds; its outcome says that the resource doesn't, whatever fhir.validation is."""
     wrong = PATIENT | {"gurke": 1, "gender": "unsure"}
 
     for body in (wrong, parameters(resource=wrong)):
@@ -249,7 +249,7 @@ def test_the_stored_one_is_validated_by_get(client, store, make_client, settings
 
 @pytest.mark.parametrize("mode", ["update", "delete"])
 def test_update_and_delete_look_whether_it_is_there(client, mode):
-    """not-found and deleted are issues of the outcome, not errors of HTTP."""
+    """16.2: not-found and deleted are issues of the outcome, not errors of HTTP."""
     path = f"Patient/example/$validate?mode={mode}"
     asked = [lambda: client.post(path, NARRATED), lambda: client.post("Patient/example/$validate", wrapped)]
     asked.append(lambda: client.post("Patient/$validate", wrapped))
@@ -298,7 +298,7 @@ def test_a_create_is_judged_without_what_the_server_replaces(client):
 
 
 def test_a_profile_can_be_asked_for(client):
-    """In the URL or in Parameters; one that isn't known is a warning."""
+    """16.2: in the URL or in Parameters; one that isn't known is a warning."""
     unknown = client.post("Patient/$validate", parameters(resource=NARRATED, profile=URL))
     assert [issue[:2] for issue in issues(unknown)] == [("warning", "not-found")]
     client.put("StructureDefinition/named-patient", profile())
@@ -344,6 +344,7 @@ def test_parameters_themselves_can_be_validated(client):
     ],
 )
 def test_what_can_not_be_run_is_400(client, path, body):
+    """16.1, 16.2"""
     response = client.post(path, body)
 
     assert response.status_code == 400
@@ -351,6 +352,7 @@ def test_what_can_not_be_run_is_400(client, path, body):
 
 
 def test_a_type_has_nothing_to_get(client):
+    """16.1"""
     response = client.get("Patient/$validate")
 
     assert response.status_code == 405

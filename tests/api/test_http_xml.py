@@ -32,7 +32,7 @@ def test_what_is_written_as_xml_is_stored_as_json(client, store):
 
 @pytest.mark.parametrize("media_type", [XML, "application/xml", "text/xml", "application/xml+fhir"])
 def test_each_name_of_xml_is_read_and_answered(client, media_type):
-    """2.1 to 2.3: under the name that was asked for."""
+    """2.1, 2.2, 2.3: under the name that was asked for."""
     created = client.post("Patient", ADA, Content_Type=media_type, Accept=media_type)
 
     assert created.status_code == 201

@@ -223,7 +223,7 @@ def test_additions_changes_and_deletions_of_several_commits_are_one_commit(writt
 
 
 def test_a_merged_pull_request_is_adopted(written, clone, git, ada):
-    """Although the record went on in the meantime: the merge is the foreign tip."""
+    """15.15: although the record went on in the meantime: the merge is the foreign tip."""
     clone.git("checkout", "--quiet", "-b", "correction")
     clone.edit("true", "false")
     clone.commit("Correct a patient")
@@ -242,7 +242,7 @@ def test_a_merged_pull_request_is_adopted(written, clone, git, ada):
 
 
 def test_a_branch_that_merged_main_into_itself_is_adopted(written, clone, git, ada):
-    """Its first parents don't lead to the record, but the adopt commit's do."""
+    """15.15: its first parents don't lead to the record, but the adopt commit's do."""
     clone.git("checkout", "--quiet", "-b", "correction")
     clone.edit("true", "false")
     clone.commit("Correct a patient")
@@ -292,7 +292,7 @@ def test_a_revived_resource_goes_on_counting(written, clone, git, ada):
     ids=["nothing", "versionId", "lastUpdated", "white space"],
 )
 def test_what_changes_no_content_is_adopted_without_a_version(written, clone, git, ada, change):
-    """The foreign tip is absorbed all the same, and the file is again as the store wrote it."""
+    """15.17: the foreign tip is absorbed all the same, and the file is again as the store wrote it."""
     good = git("rev-parse", "main^{tree}")
     change(clone)
     clone.commit_and_push()

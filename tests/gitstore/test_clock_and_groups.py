@@ -104,7 +104,7 @@ def run_all(works: list[Any]) -> None:
 
 
 def test_of_many_with_one_if_match_exactly_one_wins(store, ada):
-    """rest-conformance 7.8: check and write are one step."""
+    """7.8: check and write are one step."""
     store.commit([update()], ada)
     results: list[Any] = []
 

@@ -268,6 +268,7 @@ def test_main_may_not_be_deleted_by_a_push(written, clone):
 
 
 def test_other_branches_are_nobodys_business(written, clone, ada):
+    """15.15"""
     clone("checkout", "--quiet", "-b", "idea")
     by_hand(clone)
     clone("push", "--quiet", "origin", "idea")

@@ -44,7 +44,7 @@ def names(page: HistoryPage) -> str:
     ],
 )
 def test_a_history_has_every_version_once_newest_first(told, scope, expected):
-    """Deletions too; within a commit, the later in the Bundle is the newer."""
+    """15.2, 15.3: deletions too; within a commit, the later in the Bundle is the newer."""
     page = told.history(scope)
 
     assert names(page) == expected
@@ -76,7 +76,7 @@ def seconds(number: float) -> int:
     ],
 )
 def test_since_is_at_or_after_an_instant(told, since, expected):
-    """Inclusive, to the microsecond."""
+    """15.8: inclusive, to the microsecond."""
     assert names(told.history(since=since)) == expected
     assert told.history(since=since).total == len(expected.split())
     for scope, letter in ((A, "a"), ("Patient", "a"), (B, "b"), ("Observation", "b")):
@@ -107,7 +107,7 @@ def test_since_is_at_or_after_an_instant(told, since, expected):
     ],
 )
 def test_at_is_what_was_current_at_some_time_in_the_period(told, at, expected):
-    """A version is current from its instant until that of the next one, a deletion from then on. rest-conformance 15.9"""
+    """15.9: a version is current from its instant until that of the next one, a deletion from then on."""
     period = seconds(at[0]), seconds(at[1])
 
     assert names(told.history(at=period)) == expected
@@ -216,7 +216,7 @@ SCOPES = [None, "Patient", "Observation", A, B]
 )
 @settings(deadline=None, max_examples=40, derandomize=True)
 def test_pages_hold_still_while_versions_are_added(new_record, story, scope, count, since, at):
-    """Nothing twice and nothing missing, forward and back, for each of the three histories."""
+    """15.13: nothing twice and nothing missing, forward and back, for each of the three histories."""
     instants = iter(range(START + SECOND, START + 10**12, SECOND))
     with Store.open(
         new_record(), Settings(durability="off", validation="off"), clock=lambda: next(instants)

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gitstore import Ask, Create, Delete, Gone, NotFound, Settings, Store, StoreError, Unit, Update
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import git_environment
+from gitstore.search.contents import stored
 from gitstore.version import Author
 
 AUTHORS = [Author("Ada", "ada@example.org"), Author("", "<>"), Author("Eve\n", "eve@example.org")]
@@ -226,13 +227,15 @@ class Machine(RuleBasedStateMachine):
         return result.stdout
 
 
-def rows(store: Store) -> dict[str, list[Any]]:
-    """All tables of the index; a rebuild gives the same, keys included."""
+def rows(store: Store) -> dict[str, Any]:
+    """What the index holds; a rebuild gives the same, keys of the record included."""
     connection: sqlite3.Connection = store._index.reader()
-    tables = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
-    ).fetchall()
-    return {name: sorted(connection.execute(f"SELECT * FROM {name}")) for (name,) in tables}
+    held: dict[str, Any] = {
+        table: sorted(connection.execute(f"SELECT * FROM {table}"))
+        for table in ("commits", "authors", "versions", "parameters", "facts")
+    }
+    resources = connection.execute("SELECT * FROM resources WHERE version > 0 ORDER BY key").fetchall()
+    return held | {"resources": resources, "contents": [stored(connection, row[0]) for row in resources]}
 
 
 def test_any_story_leaves_the_record_that_a_dictionary_would(new_record):

@@ -14,7 +14,6 @@ from gitstore import (
     Gone,
     Invalid,
     NotFound,
-    NotSupported,
     Store,
     StoreError,
     Unit,
@@ -154,7 +153,7 @@ REFUSED = {
     "meta that is no object": ([Delete(PATIENT), Create(resource("Patient", meta=1))], Invalid, 1),
     "a conditional reference": (
         [Create(resource("Observation", subject={"reference": "Patient?identifier=x"}))],
-        NotSupported,
+        Invalid,
         0,
     ),
 }

@@ -334,7 +334,7 @@ INDEX = {
     "an interaction": "UPDATE commits SET interaction = 'delete' WHERE sequence = 3",
     "a commit id": "UPDATE commits SET id = zeroblob(20) WHERE sequence = 3",
     "a commit that is gone": "DELETE FROM commits WHERE sequence = 3",
-    "a commit too many": "INSERT INTO commits SELECT 9, zeroblob(20), last_updated + 9, interaction, author, NULL, 0"
+    "a commit too many": "INSERT INTO commits SELECT 9, zeroblob(20), last_updated + 9, interaction, author, NULL, NULL, 0"
     " FROM commits WHERE sequence = 6",
     "an order": "UPDATE versions SET position = 1 - position + 2 WHERE sequence = 6",
     "created": "UPDATE versions SET created = 1 - created WHERE version = 2",
@@ -342,7 +342,12 @@ INDEX = {
     "the newest version": "UPDATE resources SET version = 4 WHERE id = 'p'",
     "the newest is a deletion": "UPDATE resources SET deleted = 1 WHERE id = 'p'",
     "a running count": "UPDATE commits SET versions = versions + 1 WHERE sequence = 6",
-    "a resource that never was": "INSERT INTO resources (type, id, version, deleted) VALUES (0, 'ghost', 1, 0)",
+    "a resource that never was": "INSERT INTO resources (type, id, version, deleted, sequence)"
+    " VALUES (0, 'ghost', 1, 0, 2)",
+    "a value too many": "INSERT INTO strings SELECT key, 1, 'x', 0, 0 FROM resources WHERE id = 'p'",
+    "the commit of the newest": "UPDATE resources SET sequence = sequence + 1 WHERE id = 'p'",
+    "a resource that was only referred to": "INSERT INTO resources (type, id, version, deleted, sequence)"
+    " VALUES (0, 'ghost', 0, 0, 0)",
 }
 
 

@@ -162,7 +162,7 @@ def test_stored_bytes_are_embedded_as_they_lie():
 
 
 def test_every_official_example_survives_with_each_digit_in_place(examples):
-    """As a reader that never interprets a number sees it."""
+    """17.1: as a reader that never interprets a number sees it."""
 
     def numbers_as_text(data):
         return standard_json.loads(data, parse_float=lambda text: ("number", text), object_pairs_hook=list)
@@ -210,6 +210,7 @@ SYNTAX = {
 
 @pytest.mark.parametrize(("data", "where"), SYNTAX.items())
 def test_what_is_not_json_is_refused_with_line_and_column(data, where):
+    """17.2, 17.5, 17.10"""
     issue = refusal(data)
 
     assert (issue.severity, issue.code, issue.expression) == ("error", "structure", None)
@@ -243,6 +244,7 @@ PLACES = {
 
 @pytest.mark.parametrize(("data", "place"), PLACES.items())
 def test_what_is_ambiguous_or_not_fhir_is_refused_at_its_place(data, place):
+    """17.5, 17.10"""
     issue = refusal(data)
 
     assert (issue.severity, issue.code, issue.expression) == ("error", "structure", place)
@@ -298,7 +300,7 @@ def test_nesting_to_64_is_accepted(depth, brackets):
     ("brackets", "place"), [((b"[", b"]"), "[0]" * 64), ((b'{"a":', b"}"), ".".join("a" * 64))]
 )
 def test_deeper_nesting_is_refused_where_it_begins(depth, brackets, place):
-    """A parser that recurses must not be brought down by it."""
+    """17.11: a parser that recurses must not be brought down by it."""
     assert refusal(nested(depth, *brackets)).expression == place
 
 

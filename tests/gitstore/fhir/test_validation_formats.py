@@ -123,6 +123,7 @@ def test_sound_values(type):
 
 @pytest.mark.parametrize("type", UNSOUND)
 def test_unsound_values(type):
+    """17.2"""
     for value in ["", [], {}, None, *UNSOUND[type]]:
         assert not IS_VALID[type](value), value
 

@@ -59,6 +59,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("content", "fault"), REFUSED.items(), ids=[text[:30] for text in REFUSED])
 def test_what_is_refused(content, fault):
+    """17.8"""
     assert faults(div(content)) == (fault,)
 
 

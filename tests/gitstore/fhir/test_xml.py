@@ -237,7 +237,7 @@ ITEMS = st.lists(
 @settings(deadline=None)
 @given(ITEMS)
 def test_arrays_of_primitives_stay_aligned(items):
-    """Values and their siblings, with null where there is none. https://hl7.org/fhir/R4/json.html#primitive"""
+    """17.4: values and their siblings, with null where there is none. https://hl7.org/fhir/R4/json.html#primitive"""
     values = [value for value, _ in items]
     extras = [extra for _, extra in items]
     name: dict[str, Any] = {}

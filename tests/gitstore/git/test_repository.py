@@ -160,6 +160,8 @@ def test_a_file_can_not_be_made_a_repository(tmp_path):
 GOOD = [
     ("durability", "off", "durability", "off"),
     ("unchangedUpdate", "skip", "unchanged_update", "skip"),
+    ("conditionalDelete", "multiple", "conditional_delete", "multiple"),
+    ("patchNarrative", "reject", "patch_narrative", "reject"),
     ("maxBody", "1000", "max_body", 1000),
     ("maxBody", "2k", "max_body", 2048),
     ("maxBundle", "1G", "max_bundle", 1024**3),
@@ -167,6 +169,8 @@ GOOD = [
     ("lockTimeout", "0.5", "lock_timeout", 0.5),
     ("hostName", "fhir.example.org", "host_name", ("fhir.example.org",)),
     ("baseUrl", "https://example.org/fhir", "base_url", "https://example.org/fhir"),
+    ("corsOrigin", "https://app.example.org", "cors_origin", ("https://app.example.org",)),
+    ("trustedProxy", "10.0.0.0/8", "trusted_proxy", ("10.0.0.0/8",)),
 ]
 
 
@@ -196,6 +200,8 @@ def test_without_settings_there_are_the_defaults(record):
     [
         ("durability", "maybe"),
         ("durability", "Full"),
+        ("conditionalDelete", "all"),
+        ("patchNarrative", "remove"),
         ("unchangedUpdate", ""),
         ("maxBody", "much"),
         ("maxBody", ""),
@@ -273,6 +279,25 @@ def test_objects_are_read_on_after_a_repack_has_removed_their_packs(record, git)
 
     assert [repository.object(id) for id in ids] == [f"text {n}".encode() for n in range(5)]
     assert [repository.blob(id) for id in ids] == [f"text {n}".encode() for n in range(5)]
+
+
+def test_a_pack_that_vanishes_while_it_is_looked_at_is_looked_for_anew(record, git, monkeypatch):
+    """libgit2 tells of that as an error of the operating system, and not as an object that is missing."""
+    id = publish_by_hand(record, {"x": "text"})[1]
+    repository = Repository(record)
+    read, errors = repository._read, [OSError("invalid packfile")]
+
+    def fails_once(id: str) -> bytes:
+        if errors:
+            raise errors.pop()
+        return read(id)
+
+    monkeypatch.setattr(repository, "_read", fails_once)
+
+    assert repository.object(id) == b"text"
+    errors += [OSError("invalid packfile")] * 2
+    with pytest.raises(RepositoryDamaged, match="invalid packfile"):
+        repository.object(id)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks at descriptors in /proc")

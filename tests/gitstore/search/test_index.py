@@ -38,6 +38,7 @@ def search_index(tmp_path: Path) -> Iterator[Index]:
     made = Index(str(tmp_path / "index"))
     with made.alone(), made.rebuilding() as generation:
         index.apply(generation.connection, commit(1), [], [])
+        generation.leave_unsearchable()
         generation.take_over()
     yield made
     made.close()

@@ -1,0 +1,491 @@
+"""Everything about a unit of work that needs no lock: targets, references, patches, validation, printing, extraction.
+
+What depends on the state (criteria, the version that a patch starts from) is asked of a snapshot, and noted as an
+assumption. Under the writer's lock the assumptions are looked at again; where one has failed, the unit is prepared
+anew there. So the work is done once and outside of the lock nearly always, and always right.
+https://hl7.org/fhir/R4/http.html#trules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gitstore import attestation
+from gitstore.assumptions import Asked, Assumption, check_if_match, listed
+from gitstore.errors import (
+    Conflict,
+    Gone,
+    Invalid,
+    Issue,
+    MultipleMatches,
+    NotFound,
+    StoreError,
+    TooLarge,
+    VersionMismatch,
+)
+from gitstore.fhir import Resource
+from gitstore.fhir.bundle import resolver
+from gitstore.fhir.conditions import Criteria
+from gitstore.fhir.conformance import without_replaced
+from gitstore.fhir.definitions import is_resource_type
+from gitstore.fhir.ids import ResourceId, check_id, is_id
+from gitstore.fhir.references import references, rewrite
+from gitstore.fhir.stored import template
+from gitstore.fhir.validation import refusal
+from gitstore.fhir.version_specific import resolve_versions
+from gitstore.git.message import INTERACTIONS, safe_author, safe_request_id, safe_words
+from gitstore.interactions import (
+    Ask,
+    Attest,
+    Create,
+    Delete,
+    Interaction,
+    Patch,
+    Unit,
+    Update,
+    Validate,
+)
+from gitstore.search.extract import extract
+from gitstore.search.parameters import Registry
+from gitstore.snapshot import Select, Snapshot
+from gitstore.targets import checked_target, checked_type, other_type
+from gitstore.version import Author, Idempotency, Verb, Version
+from gitstore.writes import Write
+
+MAX_STORED = 64 * 1024**2
+"""Bytes of one file. Indentation can make deeply nested JSON 40 times larger than it was sent."""
+
+VERBS: dict[type, Verb] = {Create: "POST", Update: "PUT", Patch: "PUT", Delete: "DELETE", Attest: "POST"}
+_ORDER = (Delete, Create, Update, Patch, Ask, Attest)
+"""In which criteria are looked at: what is deleted is no match for a create. https://hl7.org/fhir/R4/http.html#trules"""
+_NAMES = {Create: "create", Update: "update", Patch: "patch", Delete: "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A unit of work with everything done that needs no lock. `size` is in bytes.
+
+    `left` are the entries that come to no write, with the resource that is there instead, None where none is.
+    `adopts` is the foreign tip that the unit takes into the record. `seen` is the commit whose state was asked.
+    """
+
+    entries: int
+    writes: tuple[Write, ...]
+    questions: tuple[tuple[int, Ask], ...]
+    interaction: str
+    author: Author
+    request_id: str | None
+    words: str
+    size: int
+    adopts: str | None = None
+    left: tuple[tuple[int, ResourceId | None], ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    seen: str | None = None
+    unit: Unit | None = None
+
+    @property
+    def idempotency(self) -> Idempotency | None:
+        return self.unit.idempotency if self.unit is not None else None
+
+    def blamed(self, write: Write) -> int | None:
+        """The entry of a transaction that is at fault for a write: what only came along with it is no entry."""
+        came_along = self.unit is not None and isinstance(self.unit.interactions[write.entry], Attest)
+        return write.entry if self.interaction == "transaction" and not came_along else None
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Whether what was assumed of the state is still so."""
+        return self.seen == snapshot.commit.id or all(
+            assumption.holds(snapshot) for assumption in self.assumptions
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a store does the same way with each unit. `max_deletes` is how many one conditional delete may take."""
+
+    new_id: Callable[[], str]
+    validate: Validate | None = None
+    registry: Registry | None = None
+    skip_unchanged: bool = False
+    max_deletes: int = 1
+
+
+def prepare(unit: Unit, rules: Rules, state: Callable[[], Snapshot] | None = None) -> Prepared:
+    """Check, assign ids, rewrite references, validate, print and extract what is searched.
+
+    `state` gives a snapshot that can be searched, and is called only for what needs one.
+    Raises StoreError; in a transaction with the entry at fault.
+    """
+    if unit.interaction not in (None, *INTERACTIONS):
+        raise ValueError(f"{unit.interaction} is no interaction of the format")
+    return _Preparation(unit, rules, Asked(state)).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What an entry comes to: resources to write, with the new content; or a resource that is left as it is."""
+
+    targets: tuple[ResourceId, ...] = ()
+    resource: Resource | None = None
+    left: ResourceId | None = None
+    issues: tuple[Issue, ...] = ()
+
+
+@dataclass
+class _Preparation:
+    unit: Unit
+    rules: Rules
+    asked: Asked
+    urls: dict[str, str] = field(default_factory=dict)
+    """What the fullUrl of each entry is called here."""
+    conditional: dict[str, str] = field(default_factory=dict)
+    """What each conditional reference comes to."""
+    created: dict[Criteria, ResourceId] = field(default_factory=dict)
+    deleted: dict[str, set[ResourceId]] = field(default_factory=dict)
+    named: dict[ResourceId, int] = field(default_factory=dict)
+    """The entry that writes a resource."""
+    own: dict[str, set[ResourceId]] = field(default_factory=dict)
+    """What is written, by type."""
+    aims: list[_Aim] = field(default_factory=list)
+    pinned: set[ResourceId] = field(default_factory=set)
+    """What a reference names with the version that is made here."""
+    _own: dict[str, Select] = field(default_factory=dict)
+
+    def run(self) -> Prepared:
+        unit = self.unit
+        in_order = sorted(self._entries(), key=lambda each: _ORDER.index(type(each[1])))
+        found = {entry: self._at(entry, self._aim, interaction) for entry, interaction in in_order}
+        aims = self.aims = [found[entry] for entry in range(len(unit.interactions))]
+        for (entry, interaction), aim in zip(self._entries(), aims, strict=True):
+            self._at(entry, self._name, entry, interaction, aim)
+        writes = [
+            write
+            for (entry, interaction), aim in zip(self._entries(), aims, strict=True)
+            for write in self._at(entry, self._writes, entry, interaction, aim)
+        ]
+        writes += self._attestations(writes)
+        kinds = [
+            type(interaction) for interaction in unit.interactions if not isinstance(interaction, Attest)
+        ]
+        single = _NAMES.get(kinds[0], "") if len(kinds) == 1 else "transaction"
+        return Prepared(
+            len(unit.interactions),
+            tuple(map(self._pinned, writes)),
+            tuple((entry, each) for entry, each in self._entries() if isinstance(each, Ask)),
+            unit.interaction or single,
+            safe_author(unit.author),
+            safe_request_id(unit.request_id),
+            safe_words(unit.message or self._reason()),
+            sum(len(write.template.tail) + 256 if write.template else 256 for write in writes),
+            left=tuple(
+                (entry, aim.left)
+                for (entry, interaction), aim in zip(self._entries(), aims, strict=True)
+                if not aim.targets and not isinstance(interaction, Ask | Attest)
+            ),
+            assumptions=tuple(self.asked.assumptions),
+            seen=self.asked.commit,
+            unit=unit,
+        )
+
+    def _entries(self) -> Iterator[tuple[int, Interaction]]:
+        return iter(enumerate(self.unit.interactions))
+
+    @property
+    def _is_transaction(self) -> bool:
+        return self.unit.interaction == "transaction"
+
+    def _at(self, entry: int, step: Callable[..., Any], *arguments: Any) -> Any:
+        """One step for one entry, whose errors are those of the entry."""
+        with at_entry(entry if self._is_transaction else None):
+            return step(*arguments)
+
+    # First: which resources
+
+    def _aim(self, interaction: Interaction) -> _Aim:
+        match interaction:
+            case Create():
+                return self._aim_of_create(interaction)
+            case Update(ResourceId() as target, resource):
+                return _Aim((checked_target(target, resource),), resource)
+            case Update(Criteria() as criteria, resource):
+                return self._aim_of_update(criteria, resource)
+            case Delete():
+                aim = self._aim_of_delete(interaction)
+                for target in aim.targets:
+                    self.deleted.setdefault(target.type, set()).add(target)
+                return aim
+            case Patch():
+                return self._aim_of_patch(interaction)
+            case _:
+                return _Aim()
+
+    def _aim_of_create(self, create: Create) -> _Aim:
+        """https://hl7.org/fhir/R4/http.html#ccreate"""
+        type = checked_type(create.resource)
+        if create.unless is not None:
+            found = self.asked.only(create.unless, self.deleted.get(type, ())) or self.created.get(
+                create.unless
+            )
+            if found is not None:
+                return _Aim(left=found)
+        target = ResourceId(type, self.rules.new_id())
+        if create.unless is not None:
+            # A second entry with the same criteria means the same resource.
+            self.created[create.unless] = target
+        return _Aim((target,), create.resource)
+
+    def _aim_of_update(self, criteria: Criteria, resource: Resource) -> _Aim:
+        """https://hl7.org/fhir/R4/http.html#cond-update"""
+        type = checked_type(resource)
+        if type != criteria.type:
+            raise Invalid(other_type(type, criteria.type), expression="resourceType")
+        found, given = self.asked.only(criteria) or self.created.get(criteria), resource.get("id")
+        if given is not None:
+            check_id(given, f"{type}.id")
+        if found is None:
+            target = ResourceId(type, self.rules.new_id() if given is None else given)
+            if given is not None:
+                newest = self.asked.newest(target)
+                if newest is not None and not newest.deleted:
+                    raise Conflict(
+                        f"`{criteria}` selects nothing, and `{target}`, the id of the resource, is in use."
+                    )
+            # What two entries make under the same criteria would be one resource: _name refuses that.
+            self.created[criteria] = target
+        else:
+            target = found
+            if given not in (None, found.id):
+                text = f"`{criteria}` selects `{found}`; the resource has the id `{given}`."
+                raise Invalid(Issue("error", "value", text, f"{type}.id"))
+        return _Aim((target,), {**resource, "id": target.id})
+
+    def _aim_of_delete(self, delete: Delete) -> _Aim:
+        """https://hl7.org/fhir/R4/http.html#3.1.0.7.1"""
+        criteria = delete.target
+        if isinstance(criteria, ResourceId):
+            return _Aim((ResourceId(criteria.type, check_id(criteria.id)),))
+        limit = self.rules.max_deletes
+        found = self.asked.matching(criteria, limit + 1)
+        if len(found) > limit:
+            several = "more than one resource" if limit == 1 else f"more than {limit} resources"
+            raise MultipleMatches(f"`{criteria}` selects {several}; nothing was deleted.")
+        if delete.if_match is not None and not found:
+            raise VersionMismatch(
+                f"`{criteria}` selects nothing; If-Match asked for {listed(delete.if_match)}."
+            )
+        return _Aim(found)
+
+    def _aim_of_patch(self, patch: Patch) -> _Aim:
+        """https://hl7.org/fhir/R4/http.html#patch"""
+        target = patch.target
+        if isinstance(target, Criteria):
+            found = self.asked.only(target)
+            if found is None:
+                raise NotFound(f"`{target}` selects no resource that could be patched.")
+            target = found
+        target = ResourceId(target.type, check_id(target.id))
+        newest = self.asked.newest(target)
+        if newest is None:
+            raise NotFound(f"`{target}` is not known.")
+        if newest.deleted:
+            raise Gone(f"`{target}` was deleted.", newest.version_id, newest.last_updated)
+        # Before the patch is tried: to one who has not seen this version, its refusal would say nothing.
+        check_if_match(target, patch.if_match, newest)
+        resource, issues = patch.change(self.asked.content(newest))
+        return _Aim((target,), resource, issues=tuple(issues))
+
+    # Second: what they are called
+
+    def _name(self, entry: int, interaction: Interaction, aim: _Aim) -> None:
+        for target in aim.targets:
+            if target in self.named:
+                raise Invalid(
+                    f"`{target}` is also named by entry {self.named[target]}: a resource may stand here once."
+                )
+            self.named[target] = entry
+            self.own.setdefault(target.type, set()).add(target)
+        full_url = _full_url(interaction)
+        if full_url is not None:
+            self.urls[full_url] = str(aim.targets[0] if aim.targets else aim.left)
+
+    # Third: what is written
+
+    def _writes(self, entry: int, interaction: Interaction, aim: _Aim) -> list[Write]:
+        if isinstance(interaction, Ask | Attest):
+            return []
+        verb = VERBS[type(interaction)]
+        if isinstance(interaction, Delete):
+            return [
+                Write(entry, verb, target, None, interaction.if_match, None, False) for target in aim.targets
+            ]
+        if aim.resource is None:
+            return []
+        [target] = aim.targets
+        resource = aim.resource
+        if self._is_transaction:
+            resource = self._resolved(resource, _full_url(interaction))
+        issues = aim.issues + self._validated(resource, target, entry)
+        if_match, if_none_match, skip = None, None, False
+        if isinstance(interaction, Update | Patch):
+            if_match, skip = interaction.if_match, self.rules.skip_unchanged
+        if isinstance(interaction, Update):
+            if_none_match, skip = interaction.if_none_match, skip or interaction.skip_unchanged
+        printed = Write(entry, verb, target, None, if_match, if_none_match, skip, issues)
+        return [self._printed(printed, resource)]
+
+    def _printed(self, write: Write, resource: Resource) -> Write:
+        """The write with the resource in its stored form, and what it will be found by. Raises TooLarge."""
+        printed = template(write.resource_id, resource)
+        if len(printed.tail) > MAX_STORED:
+            raise TooLarge(
+                f"`{write.resource_id}` is larger than {MAX_STORED} bytes in its stored form, which is indented."
+            )
+        registry = self.rules.registry
+        contents = extract(registry, resource) if registry is not None else None
+        return replace(write, template=printed, contents=contents, registry=registry)
+
+    # Last: the Provenance of it all
+
+    def _attestations(self, writes: list[Write]) -> list[Write]:
+        """The Provenance that comes with the unit, where there is one and the unit changes anything."""
+        return [
+            made
+            for entry, interaction in self._entries()
+            if isinstance(interaction, Attest)
+            for made in self._attested(entry, interaction.resource, writes)
+        ]
+
+    def _attested(self, entry: int, resource: Resource, writes: list[Write]) -> list[Write]:
+        attestation.check(resource)
+        if self._is_transaction:
+            resource = self._resolved(resource, None)
+        targets = [
+            (write.resource_id, version)
+            for write in map(self._pinned, writes)
+            if (version := write.version_after(self._before(write))) is not None
+        ]
+        if not targets:
+            return []
+        target = ResourceId("Provenance", self.rules.new_id())
+        resource = attestation.attested(resource, targets)
+        issues = self._validated(resource, target, None)
+        write = Write(entry, "POST", target, None, None, None, skip_unchanged=False, issues=issues)
+        return [self._printed(write, resource)]
+
+    def _before(self, write: Write) -> Version | None:
+        """The newest version of what is written, which has to be so still when the unit is made."""
+        return None if write.verb == "POST" else self.asked.newest(write.resource_id)
+
+    def _pinned(self, write: Write) -> Write:
+        return replace(write, skip_unchanged=False) if write.resource_id in self.pinned else write
+
+    def _reason(self) -> str | None:
+        """Why the unit is done, as the Provenance that comes with it says."""
+        last = self.unit.interactions[-1] if self.unit.interactions else None
+        return attestation.reason(last.resource) if isinstance(last, Attest) else None
+
+    def _validated(self, resource: Resource, target: ResourceId, entry: int | None) -> tuple[Issue, ...]:
+        """Warnings. Raises Invalid or Unprocessable for anything worse."""
+        if self.rules.validate is None:
+            return ()
+        found = self.rules.validate(without_replaced(resource, target.id))
+        error = refusal(found)
+        if error is None:
+            return tuple(found)
+        if self._is_transaction and entry is not None:
+            # Not left to at_entry, which can't tell a Bundle that is to be stored from the one that was posted.
+            error.issues = [_in_entry(issue, entry) for issue in error.issues]
+        raise error
+
+    def _resolved(self, resource: Resource, full_url: str | None) -> Resource:
+        """With references to other entries, and conditional ones, replaced by what they mean."""
+        here = resolver(self.urls, full_url)
+        for expression, text in references(resource):
+            type, found, query = text.partition("?")
+            if found and is_resource_type(type) and text not in self.conditional:
+                with _about(expression):
+                    self.conditional[text] = str(self._referred(Criteria.parse(type, query)))
+        resource = rewrite(resource, lambda text: here(text) or self.conditional.get(text))
+        return resolve_versions(resource, self._versioned)
+
+    def _versioned(self, text: str, expression: str) -> str | None:
+        """The reference with the version that its resource has once this unit is done."""
+        type, _, id = text.partition("/")
+        if not is_resource_type(type) or not is_id(id):
+            return text if "/_history/" in text else None
+        target = ResourceId(type, id)
+        entry = self.named.get(target)
+        interaction = self.unit.interactions[entry] if entry is not None else None
+        newest = None if isinstance(interaction, Create) else self.asked.newest(target)
+        if entry is None and newest is not None and not newest.deleted:
+            return f"{text}/_history/{newest.version_id}"
+        if entry is None or isinstance(interaction, Delete):
+            fault = f"`{text}` is to be named with its version, and is not there."
+            raise Invalid(Issue("error", "not-found", fault, expression))
+        self.pinned.add(target)
+        return f"{text}/_history/{newest.version_id + 1 if newest is not None else 1}"
+
+    def _referred(self, criteria: Criteria) -> ResourceId:
+        """What a conditional reference means once all entries are written. https://hl7.org/fhir/R4/http.html#trules"""
+        own = self.own.get(criteria.type, set())
+        if self.named and not criteria.is_plain:
+            text = f"The conditional reference `{criteria}` asks for other resources, which the transaction may write."
+            raise Invalid(Issue("error", "not-supported", text))
+        found = {each for each in self.asked.matching(criteria, 2 + len(own)) if each not in own}
+        found |= set(self._own_matching(criteria)) if own else set()
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise MultipleMatches(f"The conditional reference `{criteria}` selects more than one resource.")
+        raise Invalid(
+            Issue("error", "not-found", f"The conditional reference `{criteria}` selects no resource.")
+        )
+
+    def _own_matching(self, criteria: Criteria) -> list[ResourceId]:
+        """Which of the resources that this unit writes the criteria select."""
+        registry = self.rules.registry
+        if criteria.type not in self._own and registry is not None:
+            contents = [
+                (
+                    target,
+                    extract(registry, rewrite(aim.resource, resolver(self.urls, _full_url(interaction)))),
+                )
+                for interaction, aim in zip(self.unit.interactions, self.aims, strict=True)
+                for target in aim.targets
+                if target.type == criteria.type and aim.resource is not None
+            ]
+            self._own[criteria.type] = self.asked.among(contents)
+        return self._own[criteria.type](criteria, 2)
+
+
+def _full_url(interaction: Interaction) -> str | None:
+    return interaction.full_url if isinstance(interaction, Create | Update) else None
+
+
+@contextmanager
+def at_entry(entry: int | None) -> Iterator[None]:
+    """Errors inside the block are those of this entry of the Bundle."""
+    try:
+        yield
+    except StoreError as error:
+        if entry is not None:
+            error.at_entry(entry)
+        raise
+
+
+@contextmanager
+def _about(expression: str) -> Iterator[None]:
+    """Errors inside the block are those of this element of the resource."""
+    try:
+        yield
+    except StoreError as error:
+        error.issues = [replace(issue, expression=expression) for issue in error.issues]
+        raise
+
+
+def _in_entry(issue: Issue, entry: int) -> Issue:
+    _, dot, path = (issue.expression or "").partition(".")
+    return replace(issue, expression=f"Bundle.entry[{entry}].resource{dot}{path}")

@@ -1,0 +1,43 @@
+"""One write, prepared: what is known of it before the writer's lock, and what it comes to given the newest version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gitstore.errors import Issue
+from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.fhir.stored import Template
+from gitstore.git.pack import BLOB, object_id
+from gitstore.interactions import VersionTags
+from gitstore.search.parameters import Registry
+from gitstore.search.rows import Rows
+from gitstore.version import Verb, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One write, prepared; `entry` is its place in the unit. A deletion has no template. `issues` are warnings.
+
+    `contents` are what searches will find it by, where they are by the parameters of `registry`.
+    """
+
+    entry: int
+    verb: Verb
+    resource_id: ResourceId
+    template: Template | None
+    if_match: VersionTags | None
+    if_none_match: VersionTags | None
+    skip_unchanged: bool
+    issues: tuple[Issue, ...] = ()
+    contents: Rows | None = None
+    registry: Registry | None = None
+
+    def version_after(self, newest: Version | None) -> VersionId | None:
+        """The version that it makes where `newest` is there; None where it leaves that as it is."""
+        if self.template is None and (newest is None or newest.deleted):
+            return None
+        if self.skip_unchanged and newest is not None and self.template is not None:
+            same = self.template.fill(newest.version_id, newest.last_updated)
+            if object_id(BLOB, same).hex() == newest.blob:
+                return None
+        return VersionId(newest.version_id + 1 if newest is not None else 1)

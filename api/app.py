@@ -26,7 +26,7 @@ from api.endpoints import (
     TypeHistoryEndpoint,
     VersionEndpoint,
 )
-from api.meta import MetaEndpoint, ScopeMetaEndpoint
+from api.meta import MetaAddEndpoint, MetaDeleteEndpoint, MetaEndpoint, PastVersionEndpoint, ScopeMetaEndpoint
 from api.operations import EverythingEndpoint, InstanceValidateEndpoint, ValidateEndpoint
 from api.request import FHIR_JSON, Request, request_id
 from gitstore import Settings, Store
@@ -52,6 +52,10 @@ ROUTES: tuple[tuple[str, type[Endpoint]], ...] = (
     ("/fhir/{type}/{id}/_search",            SearchEndpoint),
     ("/fhir/{type}/{id}/$validate",          InstanceValidateEndpoint),
     ("/fhir/{type}/{id}/$meta",              MetaEndpoint),
+    ("/fhir/{type}/{id}/$meta-add",          MetaAddEndpoint),
+    ("/fhir/{type}/{id}/$meta-delete",       MetaDeleteEndpoint),
+    ("/fhir/{type}/{id}/_history/{vid}/$meta-add",    PastVersionEndpoint),
+    ("/fhir/{type}/{id}/_history/{vid}/$meta-delete", PastVersionEndpoint),
     ("/fhir/{type}/{id}/$everything",        EverythingEndpoint),
     ("/fhir/{type}/{id}/{name}",             CompartmentEndpoint),
     ("/fhir/{type}/{id}/{name}/_search",     SearchEndpoint),

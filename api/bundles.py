@@ -23,6 +23,7 @@ from api.responses import (
     status_line,
     status_of_write,
 )
+from api.validating import Judge
 from gitstore import (
     Ask,
     Attest,
@@ -60,7 +61,7 @@ class Caller:
     """Who sends a Bundle, and what its entries share. `metadata` is the CapabilityStatement under this base.
 
     `provenance` is to be stored with a transaction, `idempotency` says that the Bundle is to be processed once.
-    `strict` is how searches treat parameters that they don't know, `narrative` what becomes of one that a patch leaves.
+    `strict` is how searches treat parameters that they don't know, `judge` what `$validate` goes by, `narrative` what becomes of one that a patch leaves.
     """
 
     base: str
@@ -71,6 +72,7 @@ class Caller:
     idempotency: Idempotency | None
     preference: Preference | None
     strict: bool
+    judge: Judge
     narrative: Narrative
     metadata: Callable[[], bytes]
 
@@ -102,7 +104,7 @@ def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, 
     for entry in entries:
         try:
             if asks(entry):
-                finders[entry.entry] = finder(entry, caller.base, strict=caller.strict)
+                finders[entry.entry] = finder(entry, caller.base, caller.judge, strict=caller.strict)
             interactions.append(_interaction(entry, finders.get(entry.entry), caller))
         except StoreError as error:
             error.at_entry(entry.entry)
@@ -214,7 +216,7 @@ def _check_independent(entry: Entry, urns: set[str]) -> None:
 def _asked_entry(entry: Entry, snapshot: Snapshot | None, caller: Caller) -> dict[str, Any]:
     """The answer to a GET of a batch, which may fail for itself."""
     try:
-        find = finder(entry, caller.base, strict=caller.strict)
+        find = finder(entry, caller.base, caller.judge, strict=caller.strict)
         found = find(_readable(snapshot)) if find else None
         return _read_entry(entry, found, snapshot, caller)
     except StoreError as error:

@@ -34,6 +34,8 @@ _SEARCHES = frozenset({"search-type", "search-system", "$everything"})
 OPERATIONS = {
     "$validate": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
     "$meta": "http://hl7.org/fhir/OperationDefinition/Resource-meta",
+    "$meta-add": "http://hl7.org/fhir/OperationDefinition/Resource-meta-add",
+    "$meta-delete": "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete",
     "$everything": "http://hl7.org/fhir/OperationDefinition/{type}-everything",
 }
 """Of each type, but for those that only some types have, with their definitions."""

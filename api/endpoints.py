@@ -28,6 +28,7 @@ from gitstore import (
     Delete,
     Invalid,
     Issue,
+    Outcome,
     Patch,
     Settings,
     Snapshot,
@@ -155,6 +156,12 @@ class Endpoint:
         self, req: Request, resp: falcon.Response, interaction: Create | Update | Patch | Delete
     ) -> None:
         """Commit one write, and answer with what became of it."""
+        outcome = self.commit(req, interaction)
+        located = isinstance(interaction, Create)
+        send_written(req, resp, snapshot_after(self.store), outcome, located=located)
+
+    def commit(self, req: Request, interaction: Create | Update | Patch | Delete) -> Outcome:
+        """What became of one write, with the Provenance that the request may bring."""
         provenance = req.provenance()
         outcome, *_ = self.store.commit(
             [interaction] if provenance is None else [interaction, Attest(provenance)],
@@ -163,8 +170,7 @@ class Endpoint:
             message=req.message(),
             idempotency=once.idempotency(req) if req.method == "POST" else None,
         )
-        located = isinstance(interaction, Create)
-        send_written(req, resp, snapshot_after(self.store), outcome, located=located)
+        return outcome
 
 
 class SystemEndpoint(Endpoint):
@@ -188,6 +194,7 @@ class SystemEndpoint(Endpoint):
             idempotency=once.idempotency(req),
             preference=req.preference(),
             strict=self.is_strict(req),
+            judge=self.store.canonicals.issues,
             narrative=self.settings.patch_narrative,
             metadata=lambda: self.house.statement(req.base).data,
         )

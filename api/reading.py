@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from api import conditions, everything, history, search
+from api import conditions, everything, history, labels, search, validating
 from api.request import parameters
 from api.subsets import PARAMETERS as SUBSETS
 from api.subsets import Subset, subset
-from gitstore import Invalid, Issue, NotFound, NotSupported, Snapshot, Version
+from gitstore import Invalid, Issue, NotFound, Snapshot, Version
 from gitstore.fhir.bundle import Request as Entry
 from gitstore.fhir.bundle import is_search
 from gitstore.fhir.definitions import compartments, is_resource_type
@@ -76,23 +76,35 @@ Finder = Callable[[Snapshot], Found]
 
 
 def asks(entry: Entry) -> bool:
-    """Whether an entry of a Bundle only reads: GET, HEAD, and the POST of a search."""
-    return entry.method in ("GET", "HEAD") or is_search(entry)
+    """Whether an entry of a Bundle only reads: GET, HEAD, and the POST of a search or of `$validate`."""
+    validates = entry.method == "POST" and entry.path[-1:] == ("$validate",)
+    return entry.method in ("GET", "HEAD") or is_search(entry) or validates
 
 
-def finder(entry: Entry, base: str, *, strict: bool) -> Finder | None:
+def finder(entry: Entry, base: str, judge: validating.Judge, *, strict: bool) -> Finder | None:
     """How to answer an entry of a Bundle that asks; None for `metadata`, which asks nothing of the record.
 
     `strict` is how searches treat parameters that they don't know. What can be refused without the record is refused
-    here. Raises NotFound for unknown types and operations, NotSupported for operations, Invalid.
+    here, and `judge` is what `$validate` goes by. Raises NotFound for unknown types and operations, Invalid.
     """
     match entry.path:
         case ("metadata",):
             return None
-        case (*_, operation) if operation in ("$validate", "$meta") and len(entry.path) > 1:
-            raise NotSupported(
-                f"`{operation}` as an entry of a Bundle is not built yet; it can be sent by itself."
-            )
+        case (type, "$validate"):
+            return _validate(entry, known_type(type), None, judge)
+        case (type, id, "$validate"):
+            return _validate(entry, type, known_id(type, id), judge)
+        case ("$meta",) | (_, "$meta"):
+            parameters(entry.query, ())
+            return _labels(known_type(entry.path[0]) if len(entry.path) > 1 else None)
+        case (type, id, "$meta"):
+            resource_id = known_id(type, id)
+            parameters(entry.query, ())
+            return lambda snapshot: _meta(snapshot, snapshot.read(resource_id))
+        case (type, id, "_history", vid, "$meta"):
+            resource_id = known_id(type, id)
+            parameters(entry.query, ())
+            return lambda snapshot: _meta(snapshot, vread(snapshot, resource_id, vid))
         case (type, id, "$everything"):
             return _everything(entry, base, known_id(type, id))
         case ("_history",):
@@ -117,6 +129,32 @@ def finder(entry: Entry, base: str, *, strict: bool) -> Finder | None:
 def _version(entry: Entry, version: Version, part: Subset | None) -> Found:
     fresh = conditions.not_modified(version, entry.if_none_match, entry.if_modified_since)
     return Found(version=version, not_modified=fresh, part=part)
+
+
+def _validate(entry: Entry, type: str, target: ResourceId | None, judge: validating.Judge) -> Finder:
+    asked = validating.question(type, entry.query, entry.resource)
+    if target is None:
+        if asked.resource is None:
+            raise validating.nothing_sent()
+        target = validating.named(asked, type)
+
+    def find(snapshot: Snapshot) -> Found:
+        data = validating.outcome(asked, type, target, snapshot, judge)
+        return Found(document=lambda: data)
+
+    return find
+
+
+def _meta(snapshot: Snapshot, version: Version) -> Found:
+    return Found(document=lambda: labels.returned(labels.shown(snapshot.body(version))))
+
+
+def _labels(type: str | None) -> Finder:
+    def find(snapshot: Snapshot) -> Found:
+        data = labels.of_many(snapshot, type)
+        return Found(document=lambda: data)
+
+    return find
 
 
 def _search(entry: Entry, base: str, *, strict: bool) -> Finder:

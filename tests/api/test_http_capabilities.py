@@ -116,7 +116,7 @@ def _works(client, code, type):
 def test_every_operation_it_names_works_on_every_type(client, statement):
     """13.3: named with its definition, and answered with what that says."""
     for claim in statement["rest"][0]["resource"]:
-        validate, meta, *others = claim["operation"]
+        validate, meta, add, delete, *others = claim["operation"]
         assert validate == {
             "name": "validate",
             "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
@@ -131,6 +131,12 @@ def test_every_operation_it_names_works_on_every_type(client, statement):
         assert client.get(f"{claim['type']}/$meta").json["resourceType"] == "Parameters"
         client.put(f"{claim['type']}/m", {"resourceType": claim["type"], "id": "m"})
         assert client.get(f"{claim['type']}/m/$meta").json["resourceType"] == "Parameters"
+        for operation, name in ((add, "meta-add"), (delete, "meta-delete")):
+            assert operation["name"] == name
+            assert operation["definition"].endswith(f"/OperationDefinition/Resource-{name}")
+            labels = {"name": "meta", "valueMeta": {"tag": [{"code": "a"}]}}
+            body = {"resourceType": "Parameters", "parameter": [labels]}
+            assert client.post(f"{claim['type']}/m/${name}", body).json["resourceType"] == "Parameters"
         works = client.get(f"{claim['type']}/m/$everything").status_code == 200
         definition = f"http://hl7.org/fhir/OperationDefinition/{claim['type']}-everything"
         assert others == ([{"name": "everything", "definition": definition}] if works else [])
@@ -201,6 +207,8 @@ def test_every_interaction_has_its_page():
         "transaction": "batch-and-transaction",
         "$validate": "validate",
         "$meta": "meta",
+        "$meta-add": "meta",
+        "$meta-delete": "meta",
         "$everything": "everything",
     }
     codes = {code for _, endpoint in ROUTES for each in endpoint.interactions.values() for code in each}

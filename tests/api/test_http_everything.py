@@ -394,7 +394,7 @@ def test_it_needs_the_search(repository, settings, clock, make_client):
         client = make_client(off, store)
         assert client.get("Patient/ada/$everything").status_code == 501
         claims = client.get("metadata").json["rest"][0]["resource"]
-        assert {len(claim["operation"]) for claim in claims} == {2}
+        assert {len(claim["operation"]) for claim in claims} == {4}
 
 
 def test_there_is_a_limit(reader, monkeypatch):

@@ -118,16 +118,15 @@ def test_what_has_no_labels_in_the_record_is_not_a_resource_of_its_own(tagged):
         assert response.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
 
 
-def test_meta_as_an_entry_is_not_built_yet(tagged):
-    """501 within the batch, 501 for a transaction."""
-    entry = {"request": {"method": "GET", "url": "Patient/example/$meta"}}
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_meta_is_an_entry_of_a_bundle(tagged, kind):
+    """14.16: of a version, an instance, a type and everything, as by itself."""
+    urls = ["Patient/example/_history/1/$meta", "Patient/example/$meta", "Patient/$meta", "$meta"]
+    entries = [{"request": {"method": "GET", "url": url}} for url in urls]
 
-    batch = tagged.post("", {"resourceType": "Bundle", "type": "batch", "entry": [entry]})
-    assert batch.json["entry"][0]["response"]["status"].startswith("501")
-    assert (
-        tagged.post("", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]}).status_code
-        == 501
-    )
+    answers = tagged.post("", {"resourceType": "Bundle", "type": kind, "entry": entries}).json["entry"]
+
+    assert [answer["resource"] for answer in answers] == [tagged.get(url).json for url in urls]
 
 
 def tag(code, system="http://example.org"):
@@ -199,3 +198,86 @@ def test_too_many_labels_are_not_counted(client, patient, store, monkeypatch):
 
     assert client.get("$meta").status_code == 422
     assert client.get("Encounter/$meta").status_code == 200
+
+
+# $meta-add and $meta-delete
+
+
+def labels(**meta):
+    return {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": meta}]}
+
+
+SECRET = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": "V"}
+TAG = {"system": "http://example.org", "code": "a", "display": "said otherwise"}
+
+
+def test_meta_add_joins_labels_and_makes_a_version(client, patient, store):
+    """16.4: tags are the same by system and code, profiles by URL; the rest of the resource stays as it is."""
+    client.put("Patient/example", {**patient, "meta": META})
+
+    added = client.post(
+        "Patient/example/$meta-add", labels(tag=[TAG], security=[SECRET], profile=["http://x"])
+    )
+
+    meta = returned(added)
+    assert added.headers["ETag"] == 'W/"2"'
+    assert added.headers["Git-Commit"] == store.snapshot().commit.id
+    assert meta["versionId"] == "2"
+    assert meta["tag"] == META["tag"]
+    assert meta["security"] == [*META["security"], SECRET]
+    assert meta["profile"] == [*META["profile"], "http://x"]
+    now = client.get("Patient/example").json
+    assert now["meta"]["source"] == "#x"
+    assert now["active"] is True
+
+
+def test_meta_delete_takes_labels_away(client, patient):
+    """16.4: what isn't there needn't be; lists that are left empty go."""
+    client.put("Patient/example", {**patient, "meta": META})
+
+    deleted = client.post("Patient/example/$meta-delete", labels(tag=[TAG], security=[SECRET]))
+
+    meta = returned(deleted)
+    assert "tag" not in meta
+    assert meta["security"] == META["security"]
+    assert client.get("Patient/example/_history/1").json["meta"]["tag"] == META["tag"]
+
+
+def test_meta_add_of_a_past_version_is_not_allowed(tagged):
+    """16.4: 405, and the version stays as it was."""
+    for operation in ("$meta-add", "$meta-delete"):
+        refused = tagged.post(f"Patient/example/_history/1/{operation}", labels(tag=[TAG]))
+        assert refused.status_code == 405
+    assert tagged.get("Patient/example/_history").json["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("id", "body", "status"),
+    [
+        ("nobody", labels(tag=[TAG]), 404),
+        ("gone", labels(tag=[TAG]), 410),
+        ("example", {"resourceType": "Patient"}, 400),
+        ("example", {"resourceType": "Parameters"}, 400),
+        ("example", {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueString": "x"}]}, 400),
+        ("example", labels(tag="x"), 400),
+        ("example", labels(tag=["x"]), 400),
+        ("example", labels(profile=[{}]), 400),
+    ],
+)
+def test_what_meta_add_can_not_do(client, patient, store, id, body, status):
+    """16.4: and nothing is written then."""
+    client.put("Patient/example", patient)
+    client.put("Patient/gone", {**patient, "id": "gone"})
+    client.delete("Patient/gone")
+    head = store.snapshot().commit
+
+    assert client.post(f"Patient/{id}/$meta-add", body).status_code == status
+    assert store.snapshot().commit == head
+
+
+def test_meta_add_honours_if_match(client, patient):
+    """16.4: as every change of a resource does."""
+    client.put("Patient/example", patient)
+
+    assert client.post("Patient/example/$meta-add", labels(tag=[TAG]), If_Match='W/"9"').status_code == 412
+    assert client.post("Patient/example/$meta-add", labels(tag=[TAG]), If_Match='W/"1"').status_code == 200

@@ -73,7 +73,7 @@ def test_an_unknown_type_is_not_found(client, issue, method, path):
         ("POST", "Patient/$everything"),
         ("GET", "Patient/$everything"),
         ("GET", "Patient/1/$graph"),
-        ("POST", "Patient/1/$meta-add"),
+        ("POST", "Patient/1/$graph"),
     ],
 )
 def test_an_operation_is_no_type_and_no_id(client, issue, method, path):

@@ -360,17 +360,51 @@ def test_a_type_has_nothing_to_get(client):
     assert client.post("Banana/$validate", NARRATED).status_code == 404
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_it_is_no_entry_of_a_bundle_yet(client, method):
-    """501, and not an answer to something else."""
-    url = "Patient/example/$validate" if method == "GET" else "Patient/$validate"
-    bundle = {
-        "resourceType": "Bundle",
-        "type": "batch",
-        "entry": [{"resource": NARRATED, "request": {"method": method, "url": url}}],
-    }
+ENTRIES = {
+    "a resource": ("POST", "Patient/$validate", NARRATED, "All OK"),
+    "a faulty one": ("POST", "Patient/$validate", NARRATED | {"gender": "x"}, "gender"),
+    "the stored one": ("GET", "Patient/example/$validate", None, "All OK"),
+    "what could take its place": (
+        "POST",
+        "Patient/example/$validate?mode=update",
+        NARRATED | {"id": "o"},
+        "id `o`",
+    ),
+    "a deletion": ("GET", "Patient/nobody/$validate?mode=delete", None, "not known"),
+}
 
-    [answer] = client.post("", bundle).json["entry"]
 
-    assert answer["response"]["status"].startswith("501")
-    assert client.post("", bundle | {"type": "transaction"}).status_code == 501
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize(("method", "url", "resource", "text"), ENTRIES.values(), ids=ENTRIES)
+def test_it_is_an_entry_of_a_bundle(client, kind, method, url, resource, text):
+    """14.16: answered with an OperationOutcome, and nothing is written."""
+    client.put("Patient/example", NARRATED)
+    entry = {"request": {"method": method, "url": url}} | ({"resource": resource} if resource else {})
+
+    [answer] = client.post("", {"resourceType": "Bundle", "type": kind, "entry": [entry]}).json["entry"]
+
+    assert answer["response"]["status"].startswith("200")
+    assert answer["resource"]["resourceType"] == "OperationOutcome"
+    assert text in answer["resource"]["issue"][0]["details"]["text"]
+    assert client.get("_history").json["total"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status"),
+    [
+        ("GET", "Patient/$validate", 400),
+        ("POST", "Banana/$validate", 404),
+        ("PUT", "Patient/1/$validate", 501),
+    ],
+)
+def test_an_entry_that_it_can_not_be_is_refused(client, method, url, status):
+    """14.16: in a transaction all of it."""
+    entry = {"resource": NARRATED, "request": {"method": method, "url": url}}
+    if method == "GET":
+        del entry["resource"]
+
+    [answer] = client.post("", {"resourceType": "Bundle", "type": "batch", "entry": [entry]}).json["entry"]
+
+    assert answer["response"]["status"].startswith(str(status))
+    transaction = client.post("", {"resourceType": "Bundle", "type": "transaction", "entry": [entry]})
+    assert transaction.status_code == status

@@ -17,7 +17,7 @@ from api.endpoints import Endpoint
 from api.labels import of_many, returned, shown
 from api.reading import known_id, known_type, vread
 from api.request import Request
-from api.responses import describe, read_at
+from api.responses import body_after, describe, read_at, snapshot_after
 from gitstore import Invalid, Issue, Patch
 from gitstore.fhir import Resource
 
@@ -63,7 +63,9 @@ class MetaAddEndpoint(Endpoint):
         assert outcome.version is not None
         read_at(resp, outcome.version.commit)
         describe(req, resp, outcome.version)
-        media.send(req, resp, returned(shown(self.store.snapshot().body(outcome.version))))
+        body = body_after(snapshot_after(self.store), outcome.version)
+        if body is not None:
+            media.send(req, resp, returned(shown(body)))
 
     def changed(self, labels: list[Any], given: list[Any]) -> list[Any]:
         known = {_key(label) for label in labels}

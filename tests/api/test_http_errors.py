@@ -154,6 +154,7 @@ def test_a_write_that_can_not_be_read_back_has_still_happened(store, settings, p
 
     class Unreadable:
         broken = False
+        canonicals = store.canonicals
 
         def snapshot(self, sequence=None):
             if self.broken:

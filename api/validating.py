@@ -93,7 +93,11 @@ def named(asked: Question, type: str) -> ResourceId | None:
     """The resource that an update or deletion is about, where the URL doesn't name it. Raises Invalid."""
     if asked.mode not in ("update", "delete"):
         return None
-    return _named(type, asked.resource)
+    resource = asked.resource
+    if not isinstance(resource, dict) or "id" not in resource:
+        text = f"To be updated or deleted a resource must have an id; it can also stand in the URL: {type}/id/$validate."
+        raise _refused("required", text, f"{type}.id")
+    return ResourceId(type, check_id(resource["id"], f"{type}.id"))
 
 
 def _mode(text: str | None) -> str | None:
@@ -147,14 +151,6 @@ def _of_parameters(body: Resource) -> Question:
 
 def _value(parameter: Resource) -> str | None:
     return next((parameter[name] for name in _VALUES if isinstance(parameter.get(name), str)), None)
-
-
-def _named(type: str, resource: Any) -> ResourceId:
-    """The resource that an update or deletion is about, where the URL doesn't name it. Raises Invalid."""
-    if not isinstance(resource, dict) or "id" not in resource:
-        text = f"To be updated or deleted a resource must have an id; it can also stand in the URL: {type}/id/$validate."
-        raise _refused("required", text, f"{type}.id")
-    return ResourceId(type, check_id(resource["id"], f"{type}.id"))
 
 
 def _identity(resource: Resource, target: ResourceId) -> Iterator[Issue]:

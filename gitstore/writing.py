@@ -114,10 +114,9 @@ class Writing:
         outcomes = outcomes_of(
             prepared, planned, versions_made, lambda id: versions.newest(connection, id, head.sequence)
         )
-        snapshot = self._searchable(head, connection)
         for entry, ask in prepared.questions:
             try:
-                outcomes[entry] = Outcome(answer=ask.question(snapshot))
+                outcomes[entry] = Outcome(answer=ask.question(state.at(head)))
             except StoreError as error:
                 error.at_entry(entry)
                 raise

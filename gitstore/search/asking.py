@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 from gitstore.errors import Invalid, Issue
 from gitstore.search.filters import All, Any, Filter
 from gitstore.search.parameters import Parameter, Registry
-from gitstore.search.places import found_places
+from gitstore.search.places import Place, found_places
 from gitstore.search.tokens import MEDIA_TYPES_VALUE_SET
 
 SHOWN = 80
@@ -71,23 +71,22 @@ class Asking:
 
     def are_literal(self, parameters: Iterable[Parameter]) -> bool:
         """Whether these references are of the type Reference for sure, and never canonicals."""
-        found = [
-            found_places(self.registry.definition(parameter).expression, parameter.type)
-            for parameter in parameters
-        ]
         return all(
-            places is not None and all(place.type == "Reference" for place in places) for places in found
+            places is not None and all(place.type == "Reference" for place in places)
+            for places in self._places(parameters)
         )
 
     def are_media_types(self, parameters: Iterable[Parameter]) -> bool:
         """Whether these tokens are media types for sure."""
-        found = [
-            found_places(self.registry.definition(parameter).expression, parameter.type)
-            for parameter in parameters
-        ]
         return all(
-            places and all(place.value_set == MEDIA_TYPES_VALUE_SET for place in places) for places in found
+            places and all(place.value_set == MEDIA_TYPES_VALUE_SET for place in places)
+            for places in self._places(parameters)
         )
+
+    def _places(self, parameters: Iterable[Parameter]) -> Iterator[list[Place] | None]:
+        """Where the values of each parameter are, None where its expression is no plain path."""
+        for parameter in parameters:
+            yield found_places(self.registry.definition(parameter).expression, parameter.type)
 
     def keys(self, types: Iterable[str], code: str) -> tuple[int, ...]:
         """The keys of the rows of `parameters`."""

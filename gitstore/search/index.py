@@ -79,7 +79,8 @@ class Index:
         Its search parameters must be those of this version.
         """
         try:
-            connection = _connect(os.path.join(self._folder, os.readlink(self._link)))
+            generation = os.readlink(self._link)
+            connection = _connect(os.path.join(self._folder, generation))
         except (OSError, sqlite3.Error):
             return False
         try:
@@ -87,7 +88,13 @@ class Index:
             if found != SCHEMA:
                 return False
             (fact,) = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
-            return bool(fact == (self._registry_of(connection).digest if searchable else _NOT_SEARCHABLE))
+            if not searchable:
+                return bool(fact == _NOT_SEARCHABLE)
+            registry = self._registry_of(connection)
+            if fact == registry.digest:
+                # It is wanted next, and takes some milliseconds to make.
+                self._registry = (generation, registry)
+            return bool(fact == registry.digest)
         except sqlite3.Error:
             return False
         finally:

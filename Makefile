@@ -2,7 +2,8 @@
 # make serve     the sample clinic on http://127.0.0.1:8080/fhir
 # make test      the whole test suite
 # make lint      formatting, lint, types
-# make bench     durable commits a second beside their baselines, growth, searches
+# make bench     durable commits a second beside their baselines, growth, searches, the whole server
+# make bench-quick   the whole server in small, a minute or two: fails where an answer is wrong, not where it is slow
 # make lock      requirements.lock anew from pyproject.toml (needs uv)
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ CLINIC ?= .clinic.git
 HOST ?= 127.0.0.1
 PORT ?= 8080
 
-.PHONY: install serve test lint format bench lock clean
+.PHONY: install serve test lint format bench bench-quick lock clean
 
 install: $(VENV)/installed
 
@@ -26,10 +27,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 serve: install
 	$(BIN)/python -m sample_repo.build --into $(CLINIC)
 	$(BIN)/python -m sample_repo.build --tour --host $(HOST) --port $(PORT) --into $(CLINIC)
-	exec $(BIN)/git-fhir -C $(CLINIC) serve --host $(HOST) --port $(PORT)
+	exec $(BIN)/git-fhir -C $(CLINIC) serve --allow-anonymous --host $(HOST) --port $(PORT)
 
+# The tests start hundreds of processes: each would compile again what is not kept, and pytest rewrite every test.
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -44,6 +46,10 @@ bench: install
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.server
+
+bench-quick: install
+	$(BIN)/python -m benchmarks.server --quick
 
 lock:
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --quiet --group dev pyproject.toml -o requirements.lock

@@ -1,4 +1,4 @@
-"""Who asks, and under which name they may call the server."""
+"""Under which names the server may be called."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from functools import lru_cache
 
 import falcon
 
-from gitstore import ANONYMOUS, Author
-
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}?)\.?(:[0-9]{1,5})?", re.ASCII)
-
-
-def author_of(request: falcon.Request) -> Author:  # noqa: ARG001 - the one place that will look at it
-    """The author of what this request writes. Nobody can log in yet, so everyone is anonymous."""
-    return ANONYMOUS
 
 
 def host_name(header: str) -> str | None:
@@ -44,13 +37,18 @@ def answers_for(header: str, host_names: frozenset[str]) -> bool:
     return name is not None and (is_loopback(name) or name in host_names)
 
 
-def check_host(header: str | None, host_names: frozenset[str]) -> None:
-    """Refuse a request that came under a foreign name.
+def check_host(header: str | None, host_names: frozenset[str] | None) -> None:
+    """Refuse a request that came under a foreign name; `host_names` None are all there can be.
 
     A web page can point its own name at 127.0.0.1 and have the browser of someone on this machine read the
     record for it (DNS rebinding); what it can't do is to send another Host than its own.
     Raises falcon.HTTPError 421.
     """
+    if host_names is None:
+        # What a page can't make the browser send along, it can't use: a token, or the cookie of another name.
+        if header is None or host_name(header) is None:
+            raise falcon.HTTPError(421, description="A request needs a Host that is a name or an address.")
+        return
     if answers_for(header or "", host_names):
         return
     shown = f"`{header[:100]}`" if header else "a request without Host"

@@ -5,13 +5,14 @@ https://hl7.org/fhir/R4/http.html#transaction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from api import once
 from api.errors import status_of
+from api.labels import of_one
 from api.reading import Finder, Found, asks, finder
 from api.request import Preference
 from api.responses import (
@@ -36,11 +37,11 @@ from gitstore import (
     Issue,
     Outcome,
     Snapshot,
-    Store,
     StoreError,
     TooLarge,
     Unavailable,
     Unit,
+    View,
     check_keys,
     write_of,
 )
@@ -48,6 +49,7 @@ from gitstore.fhir import Resource, json
 from gitstore.fhir.bundle import Request as Entry
 from gitstore.fhir.bundle import requests
 from gitstore.fhir.conditions import format_etag
+from gitstore.fhir.labels import CHANGES
 from gitstore.fhir.outcome import operation_outcome
 from gitstore.fhir.patch.narrative import Mode as Narrative
 from gitstore.fhir.references import rewrite
@@ -93,7 +95,7 @@ def check(bundle: Resource, max_entries: int) -> str:
     return str(kind)
 
 
-def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
+def transaction(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
     """All entries in one commit, or none of them. The commit is the one made, or the one that was read.
 
     Raises StoreError with the number of the entry at fault.
@@ -123,9 +125,11 @@ def transaction(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, 
     made = [outcome.version.commit for outcome in outcomes if outcome.version and outcome.changed]
     snapshot = snapshot_after(store) if made else store.snapshot()
     answers = [
-        _found_entry(entry, outcome.answer, snapshot, caller)
-        if asks(entry)
-        else _written_entry(outcome, snapshot, caller)
+        _printed(
+            _found_entry(entry, outcome.answer, snapshot, caller)
+            if asks(entry)
+            else _written_entry(entry, outcome, snapshot, caller)
+        )
         for entry, outcome in zip(entries, outcomes, strict=True)
     ]
     return _response("transaction-response", answers), made[0] if made else _commit_of(snapshot)
@@ -141,7 +145,7 @@ def _interaction(entry: Entry, find: Finder | None, caller: Caller) -> Interacti
     return Ask(find or (lambda _snapshot: None))
 
 
-def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
+def batch(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
     """Each entry for itself, writes first, answers in the order of the entries. The commit is the last one seen.
 
     Raises Invalid for a Provenance, Unprocessable where the key of the batch was used for something else.
@@ -154,8 +158,8 @@ def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit
     entries = requests(bundle, [caller.base], each=True)
     names = {entry.full_url for entry in entries if isinstance(entry, Entry) and entry.full_url}
     urns = {name for name in names if name.startswith("urn:")}
-    answers: dict[int, dict[str, Any]] = {}
-    units: list[tuple[int, str, Unit]] = []
+    answers: dict[int, json.Raw] = {}
+    units: list[tuple[int, Entry, Unit]] = []
     for place, entry in enumerate(entries):
         try:
             if isinstance(entry, StoreError):
@@ -170,24 +174,24 @@ def batch(store: Store, bundle: Resource, caller: Caller) -> tuple[bytes, Commit
                     caller.message,
                     idempotency=once.of_entry(caller.idempotency, entry.entry),
                 )
-                units.append((place, entry.method, unit))
+                units.append((place, entry, unit))
         except StoreError as error:
-            answers[place] = _refused_entry(error)
-    units.sort(key=lambda each: _ORDER.index(each[1]))
+            answers[place] = _printed(_refused_entry(error))
+    units.sort(key=lambda each: _ORDER.index(each[1].method))
     if caller.idempotency is not None:
         with store.reading() as before:
             check_keys((unit for _, _, unit in units), before)
     results = store.commit_each([unit for _, _, unit in units])
     with ExitStack() as stack:
         snapshot = snapshot_after(store, stack) if units else stack.enter_context(store.reading())
-        for (place, _, _), result in zip(units, results, strict=True):
+        for (place, written, _), result in zip(units, results, strict=True):
             if isinstance(result, StoreError):
-                answers[place] = _refused_entry(result)
+                answers[place] = _printed(_refused_entry(result))
             else:
-                answers[place] = _written_entry(result[0], snapshot, caller)
+                answers[place] = _printed(_written_entry(written, result[0], snapshot, caller))
         for place, entry in enumerate(entries):
             if isinstance(entry, Entry) and asks(entry):
-                answers[place] = _asked_entry(entry, snapshot, caller)
+                answers[place] = _printed(_asked_entry(entry, snapshot, caller))
     in_order = [answers[place] for place in range(len(entries))]
     return _response("batch-response", in_order), _commit_of(snapshot)
 
@@ -207,7 +211,7 @@ def _check_independent(entry: Entry, urns: set[str]) -> None:
         if name in others:
             seen.append(name)
 
-    rewrite(entry.resource, look)
+    rewrite(entry.content or {}, look)
     if seen:
         text = f"Refers to `{seen[0]}`, another entry of the same batch; only a transaction can do that."
         raise Invalid(Issue("error", "invalid", text, f"Bundle.entry[{entry.entry}].resource"))
@@ -262,14 +266,20 @@ def _document(data: bytes | None) -> dict[str, Any]:
     return {**entry, "response": {"status": status_line(200)}}
 
 
-def _written_entry(outcome: Outcome, snapshot: Snapshot | None, caller: Caller) -> dict[str, Any]:
+def _written_entry(
+    written: Entry, outcome: Outcome, snapshot: Snapshot | None, caller: Caller
+) -> dict[str, Any]:
+    """The answer to a write. An operation answers with its result, whatever Prefer says of resources."""
     status = status_of_write(outcome)
     if outcome.version is None:
         entry: dict[str, Any] = {"response": {"status": status_line(status)}}
     else:
-        wanted = caller.preference == "representation"
+        relabels = written.path[-1] in CHANGES
+        wanted = relabels or caller.preference == "representation"
         body = body_after(snapshot, outcome.version) if wanted else None
-        entry = entry_of(caller.base, outcome.version, status, body)
+        entry = entry_of(caller.base, outcome.version, status, None if relabels else body)
+        if relabels and body is not None:
+            entry = {"resource": json.Raw(of_one(body)), **entry}
         if outcome.others:
             del entry["response"]["etag"]
         if not outcome.version.deleted:
@@ -287,7 +297,12 @@ def _refused_entry(error: StoreError) -> dict[str, Any]:
     return {"response": response}
 
 
-def _response(kind: str, entries: Sequence[Mapping[str, Any]]) -> bytes:
+def _printed(entry: dict[str, Any]) -> json.Raw:
+    """An answer as it will be sent: of tens of thousands, dicts would take several times the memory."""
+    return json.Raw(json.dumps(entry))
+
+
+def _response(kind: str, entries: Sequence[json.Raw]) -> bytes:
     bundle: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
     if entries:
         bundle["entry"] = entries

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from api import everything
+from api import everything, smart
 from api.searchable import Parameter, Searchable
 from api.subsets import Subset
 from gitstore.fhir import json, patch
@@ -37,12 +37,23 @@ OPERATIONS = {
     "$meta-add": "http://hl7.org/fhir/OperationDefinition/Resource-meta-add",
     "$meta-delete": "http://hl7.org/fhir/OperationDefinition/Resource-meta-delete",
     "$everything": "http://hl7.org/fhir/OperationDefinition/{type}-everything",
+    "$diff": "https://git-fhir.dev/OperationDefinition/diff",
+    "$blame": "https://git-fhir.dev/OperationDefinition/blame",
+    "$restore": "https://git-fhir.dev/OperationDefinition/restore",
 }
 """Of each type, but for those that only some types have, with their definitions."""
+SYSTEM_OPERATIONS = {
+    "$meta": OPERATIONS["$meta"],
+    "$diff": OPERATIONS["$diff"],
+    "$changes": "https://git-fhir.dev/OperationDefinition/changes",
+    "$revert": "https://git-fhir.dev/OperationDefinition/revert",
+}
+"""Of the base; `$meta` of everything is a search."""
 _ONLY_OF = {"$everything": everything.TYPES}
 _DOCUMENTATION = (
     "Writes and transactions take a Provenance in X-Provenance; POSTs are done once with Idempotency-Key."
 )
+_PAST = "The record as it was at one point; nothing can be written here."
 _REPLICATION = (
     " A Bundle of type history, posted to the base, is taken over with its version ids, dates and authors."
 )
@@ -76,19 +87,24 @@ def statement(
     conditional_delete: str = "single",
     replication: bool = False,
     enforced: bool = False,
+    authentication: bool = False,
+    oauth: smart.OAuthUris | None = None,
 ) -> Statement:
     """What this server can do under `base`, from the codes of the interactions that its routes offer.
 
     `parameters` are those of all resource types; without any nothing can be searched, and there are no conditions.
     `conditional_delete` is a code of http://hl7.org/fhir/conditional-delete-status; `replication` says that histories
-    are taken over, and `enforced` that references must lead to something.
+    are taken over, and `enforced` that references must lead to something. `authentication` says that credentials are needed, `oauth`
+    where apps get some.
     """
     offered = interactions if parameters else interactions - _SEARCHES
+    has_conditions = bool(parameters) and "update" in interactions
     policies = {
-        **_conditional(conditional_delete if parameters else "not-supported"),
+        **_conditional(conditional_delete if has_conditions else "not-supported"),
         "referencePolicy": ["literal", "logical", *(["enforced"] if enforced else [])],
     }
-    resource = _resource(base, offered, Searchable.of(parameters), policies, cors)
+    security = smart.security(cors=cors, authentication=authentication, oauth=oauth)
+    resource = _resource(base, offered, Searchable.of(parameters), policies, security)
     if replication:
         resource["rest"][0]["documentation"] += _REPLICATION
     data = json.dumps(resource)
@@ -110,7 +126,7 @@ def _resource(
     interactions: Collection[str],
     searchable: Searchable,
     policies: dict[str, Any],
-    cors: bool,
+    security: dict[str, Any],
 ) -> dict[str, Any]:
     per_type = [{"code": code} for code in TYPE_LEVEL if code in interactions]
     return {
@@ -122,12 +138,12 @@ def _resource(
         "implementation": {"description": "FHIR R4 over a git repository", "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "json", "application/fhir+xml", "xml"],
-        "patchFormat": list(patch.MEDIA_TYPES),
+        **({"patchFormat": list(patch.MEDIA_TYPES)} if "patch" in interactions else {}),
         "rest": [
             {
                 "mode": "server",
-                "documentation": _DOCUMENTATION,
-                "security": {"cors": cors, "description": "There is no authentication in this release."},
+                "documentation": _DOCUMENTATION if "transaction" in interactions else _PAST,
+                "security": security,
                 "resource": [
                     {
                         "type": type,
@@ -143,7 +159,7 @@ def _resource(
                 ],
                 "interaction": [{"code": code} for code in SYSTEM_LEVEL if code in interactions],
                 **searchable.system(),
-                **({"operation": [_operation("$meta", "")]} if "search-system" in interactions else {}),
+                **_system_operations(interactions),
             }
         ],
     }
@@ -155,6 +171,14 @@ def _operations(type: str, interactions: Collection[str]) -> list[dict[str, str]
         for code in OPERATIONS
         if code in interactions and type in _ONLY_OF.get(code, (type,))
     ]
+
+
+def _system_operations(interactions: Collection[str]) -> dict[str, Any]:
+    codes = [code for code in SYSTEM_OPERATIONS if code in interactions]
+    if "search-system" not in interactions:
+        codes = [code for code in codes if code != "$meta"]
+    found = [{"name": code[1:], "definition": SYSTEM_OPERATIONS[code]} for code in codes]
+    return {"operation": found} if found else {}
 
 
 def _operation(code: str, type: str) -> dict[str, str]:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import falcon
 
-from api import binary, bundles, capabilities, history, media, once, replication, search, subsets
+from api import (
+    audit_events,
+    binary,
+    bundles,
+    capabilities,
+    history,
+    media,
+    once,
+    replication,
+    search,
+    searchable,
+    smart,
+    subsets,
+)
+from api.as_of import READS
 from api.conditions import criteria_of_header, not_modified, tag_matches, version_tags_of
+from api.credentials import Credentials
+from api.html import front, record, searching
+from api.html.links import Links
+from api.html.stories import Teller
+from api.metrics import OTHER, Metrics
 from api.reading import known_id, known_type, scope_of, vread
 from api.request import Request
 from api.responses import (
     PAST_VERSION,
+    describe,
     read_at,
     send_not_modified,
     send_version,
@@ -26,6 +46,7 @@ from gitstore import (
     Create,
     Criteria,
     Delete,
+    Interaction,
     Invalid,
     Issue,
     Outcome,
@@ -33,17 +54,13 @@ from gitstore import (
     Settings,
     Snapshot,
     Store,
-    StoreError,
     Update,
     Version,
+    View,
     patching,
 )
-from gitstore.fhir.dates import SECOND
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
-
-CLOCK_TOLERANCE = 5 * 60 * SECOND
-"""How far lastUpdated may run ahead of the clock before the server stops calling itself healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +71,25 @@ class House:
     settings: Settings
     clock: Callable[[], int]
     interactions: frozenset[str]
+    metrics: Metrics
+    credentials: Credentials | None = None
 
-    def statement(self, base: str) -> capabilities.Statement:
+    def statement(self, base: str, past: View | None = None) -> capabilities.Statement:
+        """What can be done under a base: with the record as it is, or only asked of the past."""
+        store = past or self.store
         parameters = tuple(
-            parameter for type in RESOURCE_TYPES for parameter in self.store.search_parameters(type).values()
+            parameter for type in RESOURCE_TYPES for parameter in store.search_parameters(type).values()
         )
         return capabilities.statement(
             base,
-            self.interactions,
+            self.interactions if past is None else self.interactions & READS,
             parameters,
             cors=bool(self.settings.cors_origin),
             conditional_delete=self.settings.conditional_delete,
-            replication=self.settings.replication == "accept",
+            replication=self.settings.replication == "accept" and past is None,
             enforced=self.settings.referential_integrity == "enforce",
+            authentication=self.credentials is not None and not self.credentials.allow_anonymous,
+            oauth=smart.oauth_uris(self.credentials.jwts) if self.credentials is not None else None,
         )
 
 
@@ -76,9 +99,16 @@ class Endpoint:
     """
 
     interactions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    unlisted: ClassVar[Mapping[str, str]] = {}
+    """The codes of methods that the path answers only for some queries."""
+
+    name: ClassVar[str] = OTHER
+    """For logs and metrics, where FHIR has no code."""
+
+    open: ClassVar[bool] = False
+    """Whether it is answered to those who don't say who they are."""
 
     def __init__(self, house: House) -> None:
-        self.store = house.store
         self.settings = house.settings
         self.house = house
 
@@ -88,15 +118,29 @@ class Endpoint:
         methods = set(cls.interactions) | {"OPTIONS"} | ({"HEAD"} if "GET" in cls.interactions else set())
         return ", ".join(sorted(methods))
 
+    @classmethod
+    def interaction(cls, method: str, path: Mapping[str, object]) -> str:
+        """FHIR's code for what is asked with a method, `path` being the parts of the path that vary; or the name."""
+        codes = cls.interactions.get("GET" if method == "HEAD" else method, ())
+        if len(codes) == 1:
+            return codes[0]
+        search = "search-type" if "type" in path else "search-system"
+        return search if search in codes else cls.unlisted.get(method, cls.name)
+
     def on_options(self, _req: Request, resp: falcon.Response, **_path: str) -> None:
         resp.status = 204
         resp.set_header("Allow", self.allow())
 
-    def snapshot(self, resp: falcon.Response) -> Snapshot:
+    def snapshot(self, req: Request, resp: falcon.Response) -> Snapshot:
         """The record now; the answer says which commit that is, also where it is an error."""
-        snapshot = self.store.snapshot()
+        snapshot = req.store.snapshot()
         read_at(resp, snapshot.commit)
         return snapshot
+
+    def teller(self, req: Request, snapshot: Snapshot) -> Teller:
+        """For pages: what versions and commits have to tell."""
+        full = req.store.access.is_full
+        return Teller(snapshot, self.house.store.message, Links.of(req), sees_all=full)
 
     def answer_read(
         self,
@@ -107,7 +151,10 @@ class Endpoint:
         part: subsets.Subset | None,
     ) -> None:
         content = binary.content(req, snapshot, version, part=part is not None)
-        if not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
+        if req.html and content is None:
+            describe(req, resp, version)
+            record.send_version(req, resp, snapshot, version, self.teller(req, snapshot))
+        elif not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
             send_not_modified(req, resp, version)
         elif content is not None:
             binary.send(req, resp, version, content)
@@ -115,10 +162,14 @@ class Endpoint:
             send_version(req, resp, snapshot, version, part)
 
     def answer_history(self, req: Request, resp: falcon.Response, scope: history.Scope) -> None:
-        asked = history.question(req.parameters(*history.PARAMETERS, history.PAGE))
-        snapshot = history.pinned(self.store, asked)
+        given = req.parameters(*history.PARAMETERS, history.PAGE)
+        asked = history.question(history.filled(given) if req.html else given)
+        snapshot = history.pinned(req.store, asked)
         read_at(resp, snapshot.commit)
         found = history.page(snapshot, scope, asked)
+        if req.html:
+            record.send_history(req, resp, snapshot, scope, asked, found, self.teller(req, snapshot))
+            return
         path = f"{scope}/_history" if scope else "_history"
         media.send(req, resp, history.bundle(f"{req.base}/{path}", req.base, snapshot, asked, found))
 
@@ -128,13 +179,29 @@ class Endpoint:
 
     def answer_search(self, req: Request, resp: falcon.Response, scope: search.Scope) -> None:
         given = [*search.pairs(req.query_string), *req.form]
+        if req.html:  # whose form sends what was left empty
+            given = [(name, value) for name, value in given if value]
+        if self._has_accesses(req) and scope == search.Scope(audit_events.TYPE):
+            audit_events.send_search(req, resp, self.house.store.git_dir, given)
+            return
         asked = search.question(scope, given, strict=self.is_strict(req))
-        with self.store.reading() as snapshot:
+        with req.store.reading() as snapshot:
             read_at(resp, snapshot.commit)
-            found = search.page(snapshot, asked, req.base)
+            found = search.page(snapshot, asked, *req.bases)
             read_at(resp, found.commit)
+            if req.html:
+                kinds = {each.code: each.kind for each in self._parameters(req, scope)}
+                searching.send_search(req, resp, snapshot, asked, found, kinds)
+                return
             data = search.bundle(req.base, snapshot, asked, found)
         media.send(req, resp, data)
+
+    def _has_accesses(self, req: Request) -> bool:
+        """Whether the access journal answers for AuditEvents; the past has those alone that the record had."""
+        return self.settings.audit_events == "on" and req.at is None
+
+    def _parameters(self, req: Request, scope: search.Scope) -> Iterable[searchable.Parameter]:
+        return req.store.search_parameters(scope.type).values() if scope.type else ()
 
     def update(self, req: Request, target: ResourceId | Criteria) -> Update:
         limit = self.settings.max_body
@@ -152,18 +219,16 @@ class Endpoint:
         change = patching(document, self.settings.patch_narrative)
         return Patch(target, change, version_tags_of(req, "If-Match"))
 
-    def write(
-        self, req: Request, resp: falcon.Response, interaction: Create | Update | Patch | Delete
-    ) -> None:
+    def write(self, req: Request, resp: falcon.Response, interaction: Interaction) -> None:
         """Commit one write, and answer with what became of it."""
         outcome = self.commit(req, interaction)
         located = isinstance(interaction, Create)
-        send_written(req, resp, snapshot_after(self.store), outcome, located=located)
+        send_written(req, resp, snapshot_after(req.store), outcome, located=located)
 
-    def commit(self, req: Request, interaction: Create | Update | Patch | Delete) -> Outcome:
+    def commit(self, req: Request, interaction: Interaction) -> Outcome:
         """What became of one write, with the Provenance that the request may bring."""
         provenance = req.provenance()
-        outcome, *_ = self.store.commit(
+        outcome, *_ = req.store.commit(
             [interaction] if provenance is None else [interaction, Attest(provenance)],
             req.author,
             request_id=req.request_id,
@@ -173,6 +238,11 @@ class Endpoint:
         return outcome
 
 
+def _asks(req: Request) -> bool:
+    """Whether there is anything in the query but the form of the answer."""
+    return any(value and name != "_format" for name, value in search.pairs(req.query_string))
+
+
 class SystemEndpoint(Endpoint):
     """The base itself: batch and transaction, and the search over all types."""
 
@@ -180,11 +250,12 @@ class SystemEndpoint(Endpoint):
 
     def on_post(self, req: Request, resp: falcon.Response) -> None:
         req.parameters()
-        bundle = media.resource(req, self.settings.max_bundle)
+        bundle = media.bundle(req, self.settings.max_bundle)
         if replication.is_history(bundle):
-            self._answer_batch(req, resp, *replication.accept(req, self.store, self.settings, bundle))
+            req.interaction = "replication"
+            self._answer_batch(req, resp, *replication.accept(req, self.settings, bundle))
             return
-        kind = bundles.check(bundle, self.settings.max_entries)
+        kind = req.interaction = bundles.check(bundle, self.settings.max_entries)
         caller = bundles.Caller(
             base=req.base,
             author=req.author,
@@ -194,12 +265,12 @@ class SystemEndpoint(Endpoint):
             idempotency=once.idempotency(req),
             preference=req.preference(),
             strict=self.is_strict(req),
-            judge=self.store.canonicals.issues,
+            judge=req.store.canonicals.issues,
             narrative=self.settings.patch_narrative,
             metadata=lambda: self.house.statement(req.base).data,
         )
         process = bundles.transaction if kind == "transaction" else bundles.batch
-        self._answer_batch(req, resp, *process(self.store, bundle, caller))
+        self._answer_batch(req, resp, *process(req.store, bundle, caller))
 
     def _answer_batch(self, req: Request, resp: falcon.Response, data: bytes, commit: Commit | None) -> None:
         if commit is not None:
@@ -207,7 +278,11 @@ class SystemEndpoint(Endpoint):
         media.send(req, resp, data)
 
     def on_get(self, req: Request, resp: falcon.Response) -> None:
-        self.answer_search(req, resp, scope_of())
+        if req.html and not _asks(req):
+            snapshot = self.snapshot(req, resp)
+            front.send_front(req, resp, snapshot, self.teller(req, snapshot))
+        else:
+            self.answer_search(req, resp, scope_of())
 
     on_head = on_get
 
@@ -216,6 +291,7 @@ class CapabilitiesEndpoint(Endpoint):
     """https://hl7.org/fhir/R4/http.html#capabilities"""
 
     interactions: ClassVar = {"GET": ("capabilities",)}
+    open = True
 
     def on_get(self, req: Request, resp: falcon.Response) -> None:
         parameters = req.parameters("mode", *subsets.PARAMETERS)
@@ -225,7 +301,7 @@ class CapabilitiesEndpoint(Endpoint):
                 Issue("error", "value", f"`mode={mode[:80]}` is none of {', '.join(capabilities.MODES)}.")
             )
         part = subsets.subset(parameters)
-        statement = self.house.statement(req.base)
+        statement = self.house.statement(req.base, req.store if req.at is not None else None)
         resp.set_header("ETag", statement.etag)
         if tag_matches(statement.tag, req.get_header("If-None-Match")):
             resp.status = 304
@@ -258,6 +334,7 @@ class SearchEndpoint(Endpoint):
 
 class TypeEndpoint(Endpoint):
     interactions: ClassVar = {"GET": ("search-type",), "POST": ("create",)}
+    unlisted: ClassVar = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
     def on_post(self, req: Request, resp: falcon.Response, type: str) -> None:
         known_type(type)
@@ -321,7 +398,10 @@ class InstanceEndpoint(Endpoint):
     def on_get(self, req: Request, resp: falcon.Response, type: str, id: str) -> None:
         resource_id = known_id(type, id)
         part = subsets.subset(req.parameters(*subsets.PARAMETERS))
-        snapshot = self.snapshot(resp)
+        if self._has_accesses(req) and audit_events.is_access(resource_id):
+            audit_events.send_read(req, resp, self.house.store.git_dir, id)
+            return
+        snapshot = self.snapshot(req, resp)
         self.answer_read(req, resp, snapshot, snapshot.read(resource_id), part)
 
     on_head = on_get
@@ -361,7 +441,7 @@ class VersionEndpoint(Endpoint):
     def on_get(self, req: Request, resp: falcon.Response, type: str, id: str, vid: str) -> None:
         resource_id = known_id(type, id)
         part = subsets.subset(req.parameters(*subsets.PARAMETERS))
-        snapshot = self.snapshot(resp)
+        snapshot = self.snapshot(req, resp)
         version = vread(snapshot, resource_id, vid)
         resp.set_header("Cache-Control", PAST_VERSION)
         self.answer_read(req, resp, snapshot, version, part)
@@ -383,23 +463,3 @@ class CompartmentEndpoint(Endpoint):
         known_id(type, id)
         known_type(name)
         raise falcon.HTTPMethodNotAllowed([])
-
-
-class HealthEndpoint(Endpoint):
-    """For load balancers and monitors: can the record be read? Says nothing about what is in it."""
-
-    interactions: ClassVar = {"GET": ()}
-
-    def on_get(self, _req: Request, resp: falcon.Response) -> None:
-        try:
-            ahead = self.store.snapshot().commit.last_updated - self.house.clock()
-        except StoreError as error:
-            raise falcon.HTTPServiceUnavailable(description=f"The record can't be read: {error}") from error
-        if ahead > CLOCK_TOLERANCE:
-            raise falcon.HTTPServiceUnavailable(
-                description=f"The last commit is {ahead // SECOND} s ahead of this machine's clock."
-            )
-        resp.content_type = "application/json"
-        resp.data = b'{"status":"pass"}'
-
-    on_head = on_get

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import falcon
 
 import gitstore
+from api.credentials import Unauthorized, is_clone
 from api.log import SERVER
 from api.media import printed
 from api.request import FHIR_JSON, Request, http_date
@@ -22,6 +24,7 @@ STATUS: Mapping[type[StoreError], int] = {
     gitstore.TooCostly: 422,
     gitstore.NotSupported: 501,
     gitstore.NotAllowed: 405,
+    gitstore.Forbidden: 403,
     gitstore.NotFound: 404,
     gitstore.Gone: 410,
     gitstore.Conflict: 409,
@@ -30,9 +33,11 @@ STATUS: Mapping[type[StoreError], int] = {
     gitstore.MultipleMatches: 412,
     gitstore.Unavailable: 503,
     gitstore.Locked: 503,
+    gitstore.Preparing: 202,
     gitstore.ForeignCommit: 503,
     gitstore.StorageFull: 507,
     gitstore.StorageFailed: 503,
+    gitstore.Outdated: 503,
     gitstore.NotConfirmed: 500,
     gitstore.RepositoryDamaged: 500,
     gitstore.RepositoryRefused: 500,
@@ -40,13 +45,17 @@ STATUS: Mapping[type[StoreError], int] = {
 
 CODES: Mapping[int, str] = {
     400: "invalid",
+    401: "login",
+    403: "forbidden",
     404: "not-found",
     405: "not-supported",
     406: "not-supported",
+    408: "timeout",
     411: "required",
     413: "too-long",
     415: "not-supported",
     421: "forbidden",
+    429: "throttled",
     431: "too-long",
     501: "not-supported",
     503: "transient",
@@ -71,6 +80,22 @@ def issues_of(status: int, text: str) -> list[Issue]:
     return [Issue("fatal" if status == 500 else "error", CODES.get(status, "exception"), text)]
 
 
+def _send_outcome(req: Request, resp: falcon.Response, data: bytes) -> None:
+    """In JSON where XML has no room for it: a client's text in a message may hold characters that it excludes."""
+    try:
+        resp.data = printed(req, data)
+    except gitstore.Invalid:
+        req.media_type = FHIR_JSON
+        resp.data = printed(req, data)
+    resp.content_type = req.media_type
+
+
+def _send_text(resp: falcon.Response, issues: Sequence[Issue]) -> None:
+    """For git, which shows its user what is plain text, and nothing else."""
+    resp.data = "".join(f"{issue.text}\n" for issue in issues).encode()
+    resp.content_type = "text/plain; charset=utf-8"
+
+
 def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]) -> None:
     """Answer all errors of `app` with OperationOutcomes; `allow` gives the Allow header of each route."""
 
@@ -79,7 +104,7 @@ def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]
         if isinstance(error, gitstore.Gone) and error.entry is None:
             resp.set_header("ETag", format_etag(error.version_id))
             resp.set_header("Last-Modified", http_date(error.last_updated))
-        if status == 503:
+        if status in (202, 503):
             resp.set_header("Retry-After", str(RETRY_AFTER))
         if status >= 500 and status != 501:
             SERVER.error(
@@ -93,34 +118,34 @@ def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]
         resp.delete_header("Allow")
         text = error.description or error.title or "The request was refused."
         if isinstance(error, falcon.HTTPRouteNotFound):
-            text = f"There is nothing at `{req.path[:200]}`. The FHIR base is `/fhir`."
+            text = f"There is nothing at `{req.asked_path[:200]}`. The FHIR base is `/fhir`."
         if isinstance(error, falcon.HTTPMethodNotAllowed):
-            text = f"{req.method} is not possible at `{req.path[:200]}`; allowed is {allow[req.uri_template or '']}."
-        if status == 503:
+            text = f"{req.method} is not possible at `{req.asked_path[:200]}`; allowed is {_allowed(req)}."
+        if status == 503 and resp.get_header("Retry-After") is None:
             resp.set_header("Retry-After", str(RETRY_AFTER))
-        _answer(req, resp, status, issues_of(status, text))
+        issues = issues_of(status, text)
+        if isinstance(error, Unauthorized):
+            issues = [replace(issue, code=error.issue_code) for issue in issues]
+        _answer(req, resp, status, issues)
 
     def on_exception(req: Request, resp: falcon.Response, error: Exception, _params: object) -> None:
         SERVER.error("unexpected", exc_info=error, extra={"fields": {"requestId": req.request_id}})
         text = f"The server failed unexpectedly. Its log tells more about request {req.request_id}."
         _answer(req, resp, 500, issues_of(500, text))
 
+    def _allowed(req: Request) -> str:
+        return allow.get(req.uri_template or "", "") if req.allowed is None else req.allowed
+
     def _answer(req: Request, resp: falcon.Response, status: int, issues: Sequence[Issue]) -> None:
         resp.status = status
-        _send_outcome(req, resp, outcome_bytes(issues))
+        if is_clone(req.path):
+            _send_text(resp, issues)
+        else:
+            _send_outcome(req, resp, outcome_bytes(issues))
         for header in ("Location", "Content-Location"):
             resp.delete_header(header)
         if status == 405:
-            resp.set_header("Allow", allow.get(req.uri_template or "", ""))
-
-    def _send_outcome(req: Request, resp: falcon.Response, data: bytes) -> None:
-        """In JSON where XML has no room for it: a client's text in a message may hold characters that it excludes."""
-        try:
-            resp.data = printed(req, data)
-        except gitstore.Invalid:
-            req.media_type = FHIR_JSON
-            resp.data = printed(req, data)
-        resp.content_type = req.media_type
+            resp.set_header("Allow", _allowed(req))
 
     app.add_error_handler(Exception, on_exception)
     app.add_error_handler(falcon.HTTPError, on_http_error)

@@ -81,6 +81,9 @@ class Chunks(ChunkedReceiver):
 class Parser(HTTPRequestParser):
     """waitress's parser, which is made stricter about the header and stops earlier in a body that can't be taken."""
 
+    path = ""
+    """Until the header is there. waitress asks for it where a client hangs up before it is told that it was too slow."""
+
     def received(self, data: bytes) -> int:
         """The number of bytes taken. An error is answered and the connection closed; it is never said to continue."""
         consumed = super().received(data)

@@ -9,18 +9,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 from api import subsets
-from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Store, Version, history_entry
+from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Version, View, history_entry
 from gitstore.fhir import json
 from gitstore.fhir.dates import format_instant, interval, parse_instant
 from gitstore.fhir.ids import ResourceId
 
-PARAMETERS = ("_since", "_at", "_count", *subsets.PARAMETERS)
+PARAMETERS = ("_since", "_at", "_count", "_author", *subsets.PARAMETERS)
 PAGE = "_page"
 """The one parameter of ours, made by the server and opaque: which state of the record, and from where on."""
 
 DEFAULT_COUNT = 50
 MAX_COUNT = 1000
 
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _SEQUENCE = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 
 Scope = ResourceId | str | None
@@ -31,7 +32,7 @@ Scope = ResourceId | str | None
 class Question:
     """What a history request asks for. `count` 0 asks for the total alone; `given` is what the links repeat.
 
-    `part` is what is left of each resource, None for all of it.
+    `part` is what is left of each resource, None for all of it; `author` a name or a mail address.
     """
 
     since: int | None
@@ -41,6 +42,7 @@ class Question:
     cursor: Cursor | None
     given: Mapping[str, str]
     part: subsets.Subset | None
+    author: str | None = None
 
 
 def question(parameters: Mapping[str, str]) -> Question:
@@ -51,15 +53,25 @@ def question(parameters: Mapping[str, str]) -> Question:
     return Question(
         since=parse_instant(dates["_since"]) if "_since" in dates else None,
         at=interval(dates["_at"]) if "_at" in dates else None,
-        count=_count(parameters),
+        count=count_of(parameters),
         sequence=sequence,
         cursor=cursor,
         given={**{name: value for name, value in parameters.items() if name != PAGE}, **dates},
         part=subsets.subset(parameters, of_bundle=True),
+        author=parameters.get("_author") or None,
     )
 
 
-def _count(parameters: Mapping[str, str]) -> int:
+def filled(parameters: Mapping[str, str]) -> dict[str, str]:
+    """What a form sent, as `question` takes it: without what was left empty, and with the beginning of a day for a day."""
+    found = {name: value for name, value in parameters.items() if value}
+    if _DAY.fullmatch(found.get("_since", "")):
+        found["_since"] += "T00:00:00Z"
+    return found
+
+
+def count_of(parameters: Mapping[str, str]) -> int:
+    """How many entries a page is to have; 0 where only their number is wanted. Raises Invalid."""
     text = parameters.get("_count", str(DEFAULT_COUNT))
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise Invalid(Issue("error", "value", f"`_count={text[:80]}` is not a number of entries."))
@@ -75,7 +87,7 @@ def _page(text: str) -> tuple[int, Cursor | None]:
     return int(sequence), Cursor.parse(cursor) if cursor else None
 
 
-def pinned(store: Store, asked: Question) -> Snapshot:
+def pinned(store: View, asked: Question) -> Snapshot:
     """The record as the first page saw it, so that no later write moves an entry to another page."""
     return store.snapshot(asked.sequence)
 
@@ -83,7 +95,12 @@ def pinned(store: Store, asked: Question) -> Snapshot:
 def page(snapshot: Snapshot, scope: Scope, asked: Question) -> HistoryPage:
     """Raises NotFound for an instance that never existed."""
     return snapshot.history(
-        scope, since=asked.since, at=asked.at, cursor=asked.cursor, count=max(asked.count, 1)
+        scope,
+        since=asked.since,
+        at=asked.at,
+        author=asked.author,
+        cursor=asked.cursor,
+        count=max(asked.count, 1),
     )
 
 
@@ -93,29 +110,34 @@ def bundle(url: str, base: str, snapshot: Snapshot, asked: Question, found: Hist
         "resourceType": "Bundle",
         "meta": {"lastUpdated": format_instant(snapshot.commit.last_updated)},
         "type": "history",
-        "total": found.total,
-        "link": _links(url, snapshot.commit.sequence, asked, found),
+        **({"total": found.total} if found.total is not None else {}),
+        "link": [
+            {"relation": relation, "url": link}
+            for relation, link in relations(url, snapshot.commit.sequence, asked, found).items()
+        ],
     }
     if asked.count and found.versions:
         resource["entry"] = [_entry(base, snapshot, version, asked.part) for version in found.versions]
     return json.dumps(resource)
 
 
-def _links(url: str, sequence: int, asked: Question, found: HistoryPage) -> list[dict[str, str]]:
-    def link(relation: str, page: str | None) -> dict[str, str]:
+def relations(url: str, sequence: int, asked: Question, found: HistoryPage) -> dict[str, str]:
+    """By their names the links of a page."""
+
+    def link(page: str | None) -> str:
         query = urlencode({**asked.given, PAGE: page} if page else asked.given, safe=":")
-        return {"relation": relation, "url": f"{url}?{query}" if query else url}
+        return f"{url}?{query}" if query else url
 
     here = None
     if asked.sequence is not None:
         here = f"{asked.sequence}.{asked.cursor}" if asked.cursor else str(asked.sequence)
-    links = [link("self", here)]
+    links = {"self": link(here)}
     if asked.count:
-        links.append(link("first", str(sequence)))
+        links["first"] = link(str(sequence))
         if found.newer is not None:
-            links.append(link("previous", f"{sequence}.{found.newer}"))
+            links["previous"] = link(f"{sequence}.{found.newer}")
         if found.older is not None:
-            links.append(link("next", f"{sequence}.{found.older}"))
+            links["next"] = link(f"{sequence}.{found.older}")
     return links
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from gitstore import Snapshot
+from gitstore import Invalid, Issue, Snapshot
 from gitstore.fhir import Resource, json
 from gitstore.fhir.dates import format_instant
-
-SHOWN = ("versionId", "lastUpdated", "profile", "security", "tag")
-"""Of `meta`. The first two are always there, so that the Meta which is returned is never empty: FHIR has no empty ones."""
+from gitstore.fhir.labels import returned, shown
 
 
-def shown(body: bytes) -> Resource:
-    """What `$meta` tells of a stored resource."""
-    meta = json.loads_trusted(body)["meta"]
-    return {name: meta[name] for name in SHOWN if name in meta}
+def check_input(parameters: Resource) -> None:
+    """That Parameters hold nothing, as `$meta` has no input. Raises Invalid."""
+    if parameters.get("resourceType", "Parameters") != "Parameters" or parameters.get("parameter"):
+        raise Invalid(Issue("error", "not-supported", "$meta has no parameters; the body may be empty."))
 
 
-def returned(meta: Resource) -> bytes:
-    """The Parameters that answer the operation."""
-    parameter = {"name": "return", "valueMeta": meta}
-    return json.dumps({"resourceType": "Parameters", "parameter": [parameter]})
+def of_one(body: bytes) -> bytes:
+    """The labels of a resource as it is stored."""
+    return json.dumps(returned(shown(json.loads_trusted(body))))
 
 
 def of_many(snapshot: Snapshot, type: str | None) -> bytes:
     """All labels that current resources have, of a type or of all."""
     instant = format_instant(snapshot.commit.last_updated)
-    return returned({"lastUpdated": instant, **snapshot.labels(type)})
+    return json.dumps(returned({"lastUpdated": instant, **snapshot.labels(type)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from typing import Any, TextIO
 
 from gitstore.fhir import json
@@ -23,9 +24,20 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         line.update(getattr(record, "fields", {}))
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["traceback"] = _traceback(record.exc_info[1])
         return json.dumps(line).decode()
+
+
+def _traceback(error: BaseException) -> str:
+    """Where it happened, and the kinds of the errors. Not what they say: that often quotes what was being looked at."""
+    parts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = "".join(traceback.format_tb(cause.__traceback__))
+        parts.append(f"{frames}{type(cause).__module__}.{type(cause).__qualname__}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\nled to\n".join(reversed(parts))
 
 
 def configure(stream: TextIO) -> None:
@@ -44,18 +56,36 @@ def configure(stream: TextIO) -> None:
 
 
 def access(
-    *, request_id: str, author: str, method: str, path: str, status: int, milliseconds: float, size: int
+    *,
+    request_id: str,
+    author: str,
+    method: str,
+    path: str,
+    status: int,
+    milliseconds: float,
+    size: int,
+    interaction: str = "other",
+    principal: tuple[str, str] = ("anonymous", "anonymous"),
+    denied: str | None = None,
 ) -> None:
-    """The line of one request. The query is left out: it may hold names and numbers of patients."""
-    fields = {
+    """The line of one request. The query is left out: it may hold names and numbers of patients.
+
+    `principal` says how its sender was recognised, and by which key; `denied` why it was refused for that, in a word.
+    """
+    kind, key = principal
+    fields: dict[str, Any] = {
         "requestId": request_id,
         "author": author,
+        "principal": {"kind": kind, "key": key},
         "method": method,
         "path": path,
+        "interaction": interaction,
         "status": status,
         "milliseconds": round(milliseconds, 3),
         "bytes": size,
     }
+    if denied is not None:
+        fields["denied"] = denied
     if ACCESS.isEnabledFor(logging.INFO):
         # ACCESS.info would walk the stack for a file and line that no one wants to know, for every request.
         extra = {"fields": fields}

@@ -17,7 +17,7 @@ import falcon
 
 from api.request import FHIR_JSON, FHIR_XML, Request, pairs
 from gitstore import Invalid, Issue, NotSupported, TooLarge
-from gitstore.fhir import Resource, json, patch, xml
+from gitstore.fhir import Resource, json, packed, patch, xml
 
 JSON_TYPES = (FHIR_JSON, "application/json", "text/json", "application/json+fhir")
 """All of them mean FHIR's JSON; an answer carries the one that was asked for."""
@@ -164,13 +164,24 @@ def resource(req: Request, limit: int) -> Resource:
     return parsed(content_type(req.content_type), body(req, limit))
 
 
+def bundle(req: Request, limit: int) -> Resource:
+    """As `resource`; the entries of a large batch or transaction are Packed."""
+    media_type, data = content_type(req.content_type), body(req, limit)
+    if media_type in XML_TYPES or len(data) < packed.MANY:
+        return parsed(media_type, data)
+    return _object(packed.loads(data))
+
+
 def parsed(media_type: str, data: bytes) -> Resource:
     """The resource that a body of one of the MEDIA_TYPES holds. Raises Invalid."""
     if not data.strip():
         raise Invalid(Issue("error", "structure", "The body is empty: a resource was expected."))
     if media_type in XML_TYPES:
         return xml.loads(data)
-    value = json.loads(data)
+    return _object(json.loads(data))
+
+
+def _object(value: object) -> Resource:
     if not isinstance(value, dict):
         raise Invalid(
             Issue("error", "structure", "The body is JSON, but no object: a resource was expected.")

@@ -38,8 +38,8 @@ class ValidateEndpoint(Endpoint):
         target: ResourceId | None,
     ) -> None:
         """200 with an OperationOutcome, also for what is not valid: the operation itself has succeeded."""
-        judge = self.store.canonicals.issues
-        media.send(req, resp, validating.outcome(asked, type, target, self.snapshot(resp), judge))
+        judge = req.store.canonicals.issues
+        media.send(req, resp, validating.outcome(asked, type, target, self.snapshot(req, resp), judge))
 
 
 class InstanceValidateEndpoint(ValidateEndpoint):
@@ -80,7 +80,7 @@ class EverythingEndpoint(Endpoint):
         self, req: Request, resp: falcon.Response, focus: ResourceId, given: list[tuple[str, str]]
     ) -> None:
         asked = everything.question(focus, given, req.base)
-        with self.store.reading() as snapshot:
+        with req.store.reading() as snapshot:
             read_at(resp, snapshot.commit)
             found = everything.page(snapshot, asked)
             read_at(resp, found.state.commit)

@@ -28,6 +28,9 @@ HEADERS = (
     "HTTP_X_FORWARDED_PORT",
     "HTTP_X_FORWARDED_PREFIX",
 )
+HSTS = ("Strict-Transport-Security", "max-age=31536000")
+"""A year without plain HTTP, for this name. https://www.rfc-editor.org/rfc/rfc6797"""
+
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -102,6 +105,16 @@ def public(environ: Mapping[str, Any], trusted: tuple[Network, ...]) -> Public:
     if host is not None and port is not None and not _has_port(host):
         host = host if port == _DEFAULT_PORTS.get(scheme or "http") else f"{host}:{port}"
     return Public(scheme, host, _prefix(first("HTTP_X_FORWARDED_PREFIX")))
+
+
+def is_secure(environ: Mapping[str, Any], trusted: tuple[Network, ...]) -> bool:
+    """Whether the client came with TLS, to this server or to a proxy that can be believed."""
+    if environ["wsgi.url_scheme"] == "https":
+        return True
+    try:
+        return public(environ, trusted).scheme == "https"
+    except Invalid:  # which has been answered; nobody knows what it was meant to say
+        return False
 
 
 def _of_forwarded(header: str, trusted: tuple[Network, ...]) -> Public:

@@ -75,10 +75,14 @@ class Found:
 Finder = Callable[[Snapshot], Found]
 
 
+_OPERATIONS = ("$everything", "$meta", "$validate")
+"""Those that change nothing."""
+
+
 def asks(entry: Entry) -> bool:
-    """Whether an entry of a Bundle only reads: GET, HEAD, and the POST of a search or of `$validate`."""
-    validates = entry.method == "POST" and entry.path[-1:] == ("$validate",)
-    return entry.method in ("GET", "HEAD") or is_search(entry) or validates
+    """Whether an entry of a Bundle only reads: GET, HEAD, and the POST of a search or of an operation that changes nothing."""
+    operates = entry.method == "POST" and bool(entry.path) and entry.path[-1] in _OPERATIONS
+    return entry.method in ("GET", "HEAD") or is_search(entry) or operates
 
 
 def finder(entry: Entry, base: str, judge: validating.Judge, *, strict: bool) -> Finder | None:
@@ -95,15 +99,15 @@ def finder(entry: Entry, base: str, judge: validating.Judge, *, strict: bool) ->
         case (type, id, "$validate"):
             return _validate(entry, type, known_id(type, id), judge)
         case ("$meta",) | (_, "$meta"):
-            parameters(entry.query, ())
+            _check_meta(entry)
             return _labels(known_type(entry.path[0]) if len(entry.path) > 1 else None)
         case (type, id, "$meta"):
             resource_id = known_id(type, id)
-            parameters(entry.query, ())
+            _check_meta(entry)
             return lambda snapshot: _meta(snapshot, snapshot.read(resource_id))
         case (type, id, "_history", vid, "$meta"):
             resource_id = known_id(type, id)
-            parameters(entry.query, ())
+            _check_meta(entry)
             return lambda snapshot: _meta(snapshot, vread(snapshot, resource_id, vid))
         case (type, id, "$everything"):
             return _everything(entry, base, known_id(type, id))
@@ -132,7 +136,7 @@ def _version(entry: Entry, version: Version, part: Subset | None) -> Found:
 
 
 def _validate(entry: Entry, type: str, target: ResourceId | None, judge: validating.Judge) -> Finder:
-    asked = validating.question(type, entry.query, entry.resource)
+    asked = validating.question(type, entry.query, entry.content)
     if target is None:
         if asked.resource is None:
             raise validating.nothing_sent()
@@ -146,7 +150,13 @@ def _validate(entry: Entry, type: str, target: ResourceId | None, judge: validat
 
 
 def _meta(snapshot: Snapshot, version: Version) -> Found:
-    return Found(document=lambda: labels.returned(labels.shown(snapshot.body(version))))
+    return Found(document=lambda: labels.of_one(snapshot.body(version)))
+
+
+def _check_meta(entry: Entry) -> None:
+    parameters(entry.query, ())
+    if entry.method == "POST" and entry.content is not None:
+        labels.check_input(entry.content)
 
 
 def _labels(type: str | None) -> Finder:
@@ -173,7 +183,9 @@ def _search(entry: Entry, base: str, *, strict: bool) -> Finder:
 
 
 def _everything(entry: Entry, base: str, focus: ResourceId) -> Finder:
-    asked = everything.question(focus, search.pairs(entry.query), base)
+    sent = entry.content if entry.method == "POST" else None
+    given = everything.pairs_of_parameters(sent) if sent is not None else []
+    asked = everything.question(focus, [*search.pairs(entry.query), *given], base)
 
     def find(snapshot: Snapshot) -> Found:
         found = everything.page(snapshot, asked)

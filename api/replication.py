@@ -13,7 +13,6 @@ from gitstore import (
     NotAllowed,
     Outcome,
     Settings,
-    Store,
     TooLarge,
     replicas_of,
 )
@@ -28,13 +27,15 @@ def is_history(bundle: Resource) -> bool:
     return bundle.get("resourceType") == "Bundle" and bundle.get("type") == "history"
 
 
-def accept(req: Request, store: Store, settings: Settings, bundle: Resource) -> tuple[bytes, Commit | None]:
+def accept(req: Request, settings: Settings, bundle: Resource) -> tuple[bytes, Commit | None]:
     """Take over a history, all of it or nothing, and answer with a batch-response. The commit is the last one made.
 
-    Raises NotAllowed unless fhir.replication says so, TooLarge, Invalid, Conflict, Unprocessable with the entry at fault.
+    Raises NotAllowed unless fhir.replication says so, Forbidden without the role, TooLarge, Invalid, Conflict,
+    Unprocessable with the entry at fault.
     """
     if settings.replication != "accept":
         raise NotAllowed("Histories are taken over only where fhir.replication is `accept`.")
+    req.principal.check_role("replication")
     for header in _HEADERS:
         if req.get_header(header) is not None:
             raise Invalid(Issue("error", "not-supported", f"{header} can't come with a history."))
@@ -44,7 +45,7 @@ def accept(req: Request, store: Store, settings: Settings, bundle: Resource) -> 
             f"The Bundle has {len(entries)} entries, more than the limit of {settings.max_entries}."
         )
     replicas = replicas_of(bundle, req.author, [req.base])
-    outcomes = store.replicate(replicas)
+    outcomes = req.store.replicate(replicas)
     places = [version.entry for replica in replicas for version in replica.versions]
     answers = {place: _answer(req.base, outcome) for place, outcome in zip(places, outcomes, strict=True)}
     response: dict[str, Any] = {"resourceType": "Bundle", "type": "batch-response"}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
 import falcon
 
-from gitstore import ANONYMOUS, Author, Invalid, Issue
+from api.principal import ANONYMOUS_PRINCIPAL, Principal
+from api.streaming import Stream
+from api.told import Told
+from gitstore import Author, Invalid, Issue, View
 from gitstore.fhir import Resource, json
 from gitstore.fhir.dates import SECOND
 
 FHIR_JSON = "application/fhir+json"
 FHIR_XML = "application/fhir+xml"
 MAX_MESSAGE = 500
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 
 Preference = Literal["minimal", "representation", "OperationOutcome"]
 Handling = Literal["strict", "lenient"]
@@ -40,17 +44,47 @@ _EVERYWHERE = ("_format", "_pretty")
 class Request(falcon.Request):
     """A request with what the gate in front of the endpoints has found out about it.
 
-    `media_type` is the negotiated one of the answer, `started` a monotonic time in seconds. `form` are the parameters in
+    `store` is the record as the principal sees it. `media_type` is the negotiated one of the answer, `started` a monotonic time in seconds. `form` are the parameters in
     the body, which an endpoint reads that takes some. `received` is a digest of the body, for requests to be done once.
+    `html`: the answer is for a person, as a page; `doors`: there is a login here.
+    `interaction` is FHIR's code for what is asked, `denied` says in a word why it was refused for who asks. `entered`: it counts as one of
+    its principal that are under way. `told` collects whose data is given out, `named` is what the path names.
+    `at`: the point of a request to the past, which `path` is without; `allowed`: the methods there, where not all are of the route.
     """
 
     request_id: str = ""
-    author: Author = ANONYMOUS
+    principal: Principal = ANONYMOUS_PRINCIPAL
+    store: View
     media_type: str = FHIR_JSON
+    html: bool = False
+    doors: bool = False
     base: str = ""
     started: float = 0.0
     form: Sequence[tuple[str, str]] = ()
     received: bytes = b""
+    interaction: str = "other"
+    denied: str | None = None
+    entered: bool = False
+    sending: Stream | None = None
+    told: Told | None = None
+    named: Mapping[str, Any] = {}
+    at: str | None = None
+    allowed: str | None = None
+
+    @property
+    def asked_path(self) -> str:
+        """The path as it was asked for."""
+        return self.path if self.at is None else f"/at/{self.at}{self.path}"
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The service bases that what the client names may be below: a resource of the past refers to that of now."""
+        return (self.base,) if self.at is None else (self.base, self.base.replace(f"/at/{self.at}/", "/", 1))
+
+    @property
+    def author(self) -> Author:
+        """The author of what this request writes."""
+        return self.principal.author
 
     def parameters(self, *known: str) -> dict[str, str]:
         return parameters(self.query_string, known)

@@ -13,7 +13,7 @@ from api.log import SERVER
 from api.media import XML_TYPES, send
 from api.request import Preference, Request, http_date
 from api.subsets import Subset
-from gitstore import Commit, Issue, Outcome, Snapshot, Store, StoreError, Version
+from gitstore import Commit, Issue, Outcome, Snapshot, StoreError, Version, View
 from gitstore.fhir import json
 from gitstore.fhir.conditions import format_etag
 from gitstore.fhir.dates import format_instant
@@ -93,7 +93,7 @@ def outcome_of_write(outcome: Outcome) -> list[Issue]:
     return [Issue("information", "informational", text), *outcome.issues]
 
 
-def snapshot_after(store: Store, within: ExitStack | None = None) -> Snapshot | None:
+def snapshot_after(store: View, within: ExitStack | None = None) -> Snapshot | None:
     """The record for the answer to a write; None where it can't be read now: the write has happened all the same.
 
     With `within` it can be searched until that is closed.
@@ -106,10 +106,12 @@ def snapshot_after(store: Store, within: ExitStack | None = None) -> Snapshot | 
 
 
 def body_after(snapshot: Snapshot | None, version: Version) -> bytes | None:
-    """What a write left, or None where it can't be read now, as above."""
+    """What a write left, or None where it can't be read now, as above, or not by the one who wrote it."""
     if snapshot is None or version.deleted:
         return None
     try:
+        if not snapshot.is_seen(version):
+            return None
         return snapshot.body(version)
     except StoreError as error:
         SERVER.error("after a write: %s: %s", type(error).__name__, error)

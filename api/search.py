@@ -95,15 +95,15 @@ def question(scope: Scope, given: Sequence[tuple[str, str]], *, strict: bool) ->
     return Question(scope, others, pages[0] if pages else None, strict)
 
 
-def page(snapshot: Snapshot, asked: Question, base: str) -> SearchPage:
-    """What a snapshot of `Store.reading` finds. Raises Invalid, TooCostly, NotSupported; NotFound for a page that is gone."""
+def page(snapshot: Snapshot, asked: Question, *bases: str) -> SearchPage:
+    """What a snapshot of `Store.reading` finds; `bases` are the names of this server. Raises Invalid, TooCostly, NotSupported; NotFound for a page that is gone."""
     return snapshot.search(
         (asked.scope.type,) if asked.scope.type else (),
         asked.pairs,
         strict=asked.strict,
         compartment=asked.scope.compartment,
         page=asked.page,
-        bases=(base,),
+        bases=bases,
     )
 
 
@@ -116,7 +116,8 @@ def bundle(base: str, snapshot: Snapshot, asked: Question, found: SearchPage) ->
     }
     if found.total is not None:
         resource["total"] = found.total
-    resource["link"] = _links(asked.scope.url(base), asked, found)
+    links = relations(asked.scope.url(base), asked, found)
+    resource["link"] = [{"relation": relation, "url": url} for relation, url in links.items()]
     if not _counts_only(found):
         entries = list(_entries(base, snapshot, found))
         if entries:
@@ -128,20 +129,20 @@ def _counts_only(found: SearchPage) -> bool:
     return found.query.count == 0 or found.query.summary == "count"
 
 
-def _links(url: str, asked: Question, found: SearchPage) -> list[dict[str, str]]:
-    """`self` says what of the question had an effect; the others repeat the question."""
+def relations(url: str, asked: Question, found: SearchPage) -> dict[str, str]:
+    """By their names the links of a page: `self` says what of the question had an effect; the others repeat the question."""
 
-    def link(relation: str, given: Sequence[tuple[str, str]], page: str | None) -> dict[str, str]:
+    def link(given: Sequence[tuple[str, str]], page: str | None) -> str:
         query = _query([*given, (PAGE, page)] if page is not None else given)
-        return {"relation": relation, "url": f"{url}?{query}" if query else url}
+        return f"{url}?{query}" if query else url
 
-    links = [link("self", found.query.used, asked.page)]
+    links = {"self": link(found.query.used, asked.page)}
     if not _counts_only(found):
-        links.append(link("first", asked.pairs, None))
+        links["first"] = link(asked.pairs, None)
         if found.previous is not None:
-            links.append(link("previous", asked.pairs, found.previous))
+            links["previous"] = link(asked.pairs, found.previous)
         if found.next is not None:
-            links.append(link("next", asked.pairs, found.next))
+            links["next"] = link(asked.pairs, found.next)
     return links
 
 

@@ -6,24 +6,24 @@ inherit them, an flock included.
 
 from __future__ import annotations
 
+import math
 import os
-import secrets
 import select
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, WSGITask
+from waitress.task import ThreadedTaskDispatcher
 
-from api import errors, log
-from api.framing import Parser
-from api.request import FHIR_JSON
+from api import log
+from api.channel import Busy, Channel
+from api.tls import SecureChannel, SecureSocket
 from gitstore import StoreError
 
 GRACE = 30.0
@@ -34,15 +34,16 @@ RETIREMENT = 5.0
 answer, with `Connection: close`, and not a closed connection.
 """
 
-LINGER = 10.0
-
 MAX_HEADER = 64 * 1024
 BACKLOG = 1024
 CONNECTIONS = 500
-"""Of one worker. Each needs a file descriptor, and 1,024 are what a process usually has."""
+"""Of one worker. More wait in the kernel, until its queue is full, too (BACKLOG)."""
 
-IDLE = 120
-"""Seconds after which a connection without a request is closed."""
+WAITING = 256
+"""Requests of one worker that may wait for a thread, by default."""
+
+LOOKS = 1.0
+"""Seconds between looks for clients that are too slow."""
 
 SHORT_LIFE = 1.0
 """A worker that dies within so many seconds is replaced with a delay, doubled each time up to LONGEST_DELAY."""
@@ -58,115 +59,6 @@ WAITED = (signal.SIGCHLD, signal.SIGHUP)
 """What the master acts on when it gets to it: always blocked, so that none is lost."""
 
 
-class OutcomeTask(ErrorTask):
-    """What waitress answers by itself (a malformed request, a header or body that is too large) as an OperationOutcome."""
-
-    def execute(self) -> None:
-        fault = self.request.error  # type: ignore[attr-defined]  # types-waitress calls the parser an Error
-        status = int(fault.code)
-        request_id = secrets.token_hex(8)
-        text = f"{fault.reason}: {fault.body.rstrip('.')}."
-        if status == 413:
-            text = f"The body is larger than the limit of {self.channel.adj.max_request_body_size - 1} bytes."
-        if status == 500:
-            text = f"The server failed unexpectedly. Its log tells more about request {request_id}."
-        body = errors.outcome_bytes(errors.issues_of(status, text))
-        self.status = f"{status} {fault.reason}"
-        self.response_headers = [
-            ("Content-Type", FHIR_JSON),
-            ("Cache-Control", "private, no-cache"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Request-Id", request_id),
-        ]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        if isinstance(self.channel, Channel):
-            self.channel.refused = True
-        log.access(
-            request_id=request_id,
-            author="anonymous",
-            method="",
-            path="",
-            status=status,
-            milliseconds=0.0,
-            size=len(body),
-        )
-        self.write(body)
-
-
-class Task(WSGITask):
-    """One request of the application."""
-
-    def set_close_on_finish(self) -> None:
-        """Leave the connection open after a 204 or 304, and close it after any answer once the server stops.
-
-        waitress closes where an answer has no Content-Length. These two end with their header whatever it says:
-        https://www.rfc-editor.org/rfc/rfc9112#section-6.3
-        """
-        server = self.channel.server
-        asked = self.request.headers.get("CONNECTION", "")  # type: ignore[attr-defined]  # as above
-        draining = isinstance(server, Server) and server.draining
-        if self.has_body or self.version == "1.0" or asked.lower() == "close" or draining:
-            super().set_close_on_finish()
-
-    def build_response_header(self) -> bytes:
-        server = self.channel.server
-        if isinstance(server, Server) and server.draining:
-            self.set_close_on_finish()
-        return super().build_response_header()
-
-
-class Channel(HTTPChannel):
-    """A connection.
-
-    A request that is refused for its size may still be arriving. To close the socket then would make the kernel send a
-    reset, and that can overtake the answer: so the rest is read and dropped first, for LINGER seconds at most.
-    https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-    """
-
-    task_class = Task
-    error_task_class = OutcomeTask
-    parser_class = Parser
-    refused = False
-    lingering_until: float | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is running, waiting, or half received, and no answer is still going out."""
-        return not self.requests and self.request is None and not self.total_outbufs_len
-
-    def handle_close(self) -> None:
-        if self.refused and self.lingering_until is None and self.socket is not None:
-            self.lingering_until = time.monotonic() + LINGER
-            self.will_close = False
-            try:
-                self.socket.shutdown(socket.SHUT_WR)
-            except OSError:  # the client has gone: there is nobody to linger for
-                super().handle_close()
-        else:
-            super().handle_close()
-
-    def readable(self) -> bool:
-        return self.lingering_until is not None or super().readable()
-
-    def handle_read(self) -> None:
-        if self.lingering_until is None:
-            super().handle_read()
-        else:
-            self.recv(64 * 1024)  # closes the channel where the client has closed
-
-    def writable(self) -> bool:
-        if self.lingering_until is None:
-            return super().writable()
-        return self.will_close or time.monotonic() > self.lingering_until
-
-    def handle_write(self) -> None:
-        if self.lingering_until is None:
-            super().handle_write()
-        else:
-            super().handle_close()
-
-
 class Server(TcpWSGIServer):
     """waitress on a socket that is bound already, in the main thread of a worker."""
 
@@ -174,6 +66,45 @@ class Server(TcpWSGIServer):
     draining = False
     patience = 0.0
     """Seconds that idle connections are left open once the server drains."""
+
+    tls: ssl.SSLContext | None
+    refusals: ThreadedTaskDispatcher
+    waiting: int
+    clock: Callable[[], float]
+    """Seconds, from any beginning."""
+
+    count_refusal: Callable[[int, int], None]
+    """Called with the status and the bytes of each answer to what never became a request of the application."""
+
+    receive_timeout: float
+    """Seconds for a request's header, and those in which its body has to move (api.channel.SLOWEST)."""
+
+    _next_look = -math.inf
+
+    def accept(self) -> Any:
+        """The next connection and the client's address; None where it has gone already."""
+        pair = super().accept()
+        if pair is None or self.tls is None:
+            return pair
+        connection, address = pair
+        try:
+            return SecureSocket(self.tls, connection), address
+        except OSError:
+            connection.close()
+            return None
+
+    def add_task(self, task: Any) -> None:
+        """Have a channel's first request carried out when a thread is free; refuse it where too many wait already.
+
+        What is refused doesn't need to wait for those that aren't.
+        """
+        request = task.requests[0]
+        if request.error is None and len(self.task_dispatcher.queue) >= self.waiting:
+            request.error = Busy("More requests wait already than this server has room for; try again")
+        (self.task_dispatcher if request.error is None else self.refusals).add_task(task)
+
+    def maintenance(self, now: int) -> None:
+        """waitress's way to find idle connections. Ours is Channel.look."""
 
     def serve(self, parent: int) -> None:
         """Answer requests until `stop` is called or the parent process is gone, then finish those that are there."""
@@ -218,12 +149,32 @@ class Server(TcpWSGIServer):
         return list(channels.values())
 
     def _turn(self, timeout: float) -> None:
+        now = self.clock()
+        if now >= self._next_look:
+            self._next_look = now + LOOKS
+            for channel in self._channels():
+                channel.look(now)
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)  # type: ignore[attr-defined]  # not in the stubs
 
 
-def server(app: Any, listener: socket.socket, *, threads: int, max_body: int) -> Server:
-    """waitress around a WSGI application; bodies above `max_body` bytes are refused before they are read."""
-    return Server(
+def server(
+    app: Any,
+    listener: socket.socket,
+    *,
+    threads: int,
+    max_body: int,
+    waiting: int = WAITING,
+    receive_timeout: float = 30.0,
+    connections: int = CONNECTIONS,
+    tls: ssl.SSLContext | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    count_refusal: Callable[[int, int], None] = lambda _status, _size: None,
+) -> Server:
+    """waitress around a WSGI application; bodies above `max_body` bytes are refused before they are read.
+
+    `waiting` requests may wait for one of `threads`, clients have `receive_timeout` seconds for a header.
+    """
+    made = Server(
         app,
         map={},
         _sock=listener,
@@ -231,9 +182,10 @@ def server(app: Any, listener: socket.socket, *, threads: int, max_body: int) ->
         bind_socket=False,
         threads=threads,
         ident=None,
+        url_scheme="http" if tls is None else "https",
         backlog=BACKLOG,
-        connection_limit=CONNECTIONS,
-        channel_timeout=IDLE,
+        # waitress counts the listening socket and the trigger, too.
+        connection_limit=connections + 2,
         # A client that hangs up is no news; what happened to its request stands in the access log.
         log_socket_errors=False,
         max_request_header_size=MAX_HEADER,
@@ -243,6 +195,12 @@ def server(app: Any, listener: socket.socket, *, threads: int, max_body: int) ->
         clear_untrusted_proxy_headers=False,
         expose_tracebacks=False,
     )
+    made.tls, made.channel_class = tls, Channel if tls is None else SecureChannel
+    made.waiting, made.receive_timeout, made.clock = waiting, receive_timeout, clock
+    made.count_refusal = count_refusal
+    made.refusals = ThreadedTaskDispatcher()
+    made.refusals.set_thread_count(1)
+    return made
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -260,8 +218,8 @@ def bind(host: str, port: int) -> socket.socket:
 Ready = Callable[[Server], None]
 """What a worker calls once it can serve."""
 
-Work = Callable[[socket.socket, Ready], None]
-"""A worker's life: (listener, ready). It calls `ready(server)` and returns after the server's `stop` or `retire` was
+Work = Callable[[socket.socket, int, Ready], None]
+"""A worker's life: (listener, number, ready), the number being one that no other living worker has. It calls `ready(server)` and returns after the server's `stop` or `retire` was
 called. It may raise StoreError before.
 """
 
@@ -272,10 +230,22 @@ class Master:
     SIGTERM and SIGINT stop it. SIGHUP replaces the workers one after the other: the settings are read anew.
     """
 
-    def __init__(self, listener: socket.socket, work: Work, count: int, out: TextIO, err: TextIO) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        work: Work,
+        count: int,
+        out: TextIO,
+        err: TextIO,
+        bury: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`bury(number)` is called when a worker has ended."""
         self._listener = listener
         self._work = work
         self._count = count
+        self._bury = bury
+        self._numbers: dict[int, int] = {}
+        """The numbers of all workers, by process id."""
         self._out = out
         self._err = err
         self._workers: dict[int, float] = {}
@@ -313,6 +283,8 @@ class Master:
             pid, status = ended
             self._retired.pop(pid, None)
             born = self._workers.pop(pid, None)
+            if pid in self._numbers:
+                self._bury(self._numbers.pop(pid))
             if born is None or self._stopping:
                 continue
             log.SERVER.error("worker %d ended with wait status %d; starting another", pid, status)
@@ -367,10 +339,12 @@ class Master:
         reader, writer = os.pipe()
         # A signal has to wait until the master knows the child, and the child is no longer the master.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        number = min({*range(len(self._numbers) + 1)} - {*self._numbers.values()})
         pid = os.fork()
         if pid == 0:
             os.close(reader)
-            self._live(writer)
+            self._live(writer, number)
+        self._numbers[pid] = number
         self._workers[pid] = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(writer)
@@ -379,9 +353,10 @@ class Master:
         if said != READY:
             os.waitpid(pid, 0)
             del self._workers[pid]
+            self._bury(self._numbers.pop(pid))
         return said
 
-    def _live(self, writer: int) -> None:
+    def _live(self, writer: int, worker: int) -> None:
         """The child: never returns. os._exit keeps it from running the parent's remaining code."""
         code, said = 1, False
         try:
@@ -404,7 +379,7 @@ class Master:
                 os.close(writer)
                 said = True
 
-            self._work(self._listener, ready)
+            self._work(self._listener, worker, ready)
             code = 0
         except StoreError as error:
             if said:  # the pipe is closed, and its number may belong to another file by now

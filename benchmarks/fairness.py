@@ -51,7 +51,7 @@ def puts(port: int, count: int) -> list[float]:
 def server(record: str) -> Iterator[int]:
     """`git fhir serve` on a free port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "api", record, "--port", "0"],
+        [sys.executable, "-m", "api", record, "--allow-anonymous", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -87,7 +87,7 @@ class Client:
 @contextmanager
 def server(record: Path) -> Iterator[Client]:
     """A server of one process."""
-    command = [sys.executable, "-m", "api", str(record), "--port", "0"]
+    command = [sys.executable, "-m", "api", str(record), "--allow-anonymous", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:

@@ -29,7 +29,7 @@ By default commands print for people: in colour on a terminal (not with `NO_COLO
 the pager that git would use (`GIT_PAGER`, `core.pager`, `PAGER`, `less`), and dates in UTC. Characters that could steer
 a terminal are shown as `\\x1b`.
 
-With `--json`, a command that lists (`log`, `diff`, `ls`, `verify`, `validate`) prints NDJSON: one JSON object a line. All others print
+With `--json`, a command that lists (`log`, `accesses`, `diff`, `blame`, `changes`, `ls`, `verify`, `validate`, `token list`) prints NDJSON: one JSON object a line. All others print
 one JSON object. What `export` writes is JSON in any case. Property names are FHIR's where it has them: `versionId`, `lastUpdated`, `method`.
 
 Each option can be given in the environment too; the help names the variable.
@@ -52,9 +52,17 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     context = _context(main, "git-fhir", None)
     yield _section("git-fhir", main.get_help(context))
-    for name in main.list_commands(context):
-        command = main.commands[name]
-        yield _section(f"git-fhir {name}", command.get_help(_context(command, name, context)))
+    yield from _below(main, "git-fhir", context)
+
+
+def _below(group: click.Group, title: str, context: click.Context) -> Iterator[str]:
+    """The commands of a group, and of the groups in it."""
+    for name in group.list_commands(context):
+        command = group.commands[name]
+        inner = _context(command, name, context)
+        yield _section(f"{title} {name}", command.get_help(inner))
+        if isinstance(command, click.Group):
+            yield from _below(command, f"{title} {name}", inner)
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:

@@ -21,12 +21,14 @@ from cli.output import (
     version_facts,
     visible,
 )
+from cli.past import as_asked
 from gitstore import Commit, Cursor, NotFound, Snapshot, Store, Version, path_of
 from gitstore.fhir import Resource
 from gitstore.fhir.compare import differences
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId, parse_version_id
 from gitstore.fhir.json import loads_trusted
+from gitstore.fhir.patch import differences as patches
 from gitstore.fhir.xml import dumps_pretty
 
 _PAGE = 100
@@ -48,7 +50,7 @@ def cat(target: Target, version: int | None, json: bool, xml: bool) -> None:
         raise click.UsageError("It is either --json or --xml.")
     wanted = target.version_id or (VersionId(version) if version else None)
     with open_store() as store:
-        snapshot = store.snapshot()
+        snapshot = as_asked(store).snapshot()
         resource_id = target.resource_id
         found = snapshot.vread(resource_id, wanted) if wanted else snapshot.read(resource_id)
         body = snapshot.body(found)
@@ -82,7 +84,7 @@ def log(
     """
     wanted = scope(subject)
     with open_store() as store:
-        pages = _history(store.snapshot(), wanted, since and since[0], until and until[1])
+        pages = _history(as_asked(store).snapshot(), wanted, since and since[0], until and until[1])
         versions = islice((version for page in pages for version in page), max_count)
         if json:
             for version, message in _with_messages(store, versions):
@@ -132,16 +134,18 @@ def _log_row(version: Version, message: str) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("revision", metavar="[COMMIT]", default="HEAD")
+@click.argument("revision", metavar="[COMMIT]", required=False)
 @as_json
-def show(revision: str, json: bool) -> None:
+def show(revision: str | None, json: bool) -> None:
     """Show a commit as FHIR changes.
 
     Who, when, why, and each change by element. COMMIT is any revision that git understands: an id or the start of one, a tag, HEAD~2. By default the last.
     """
     with open_store() as store:
-        commit = store.resolve(revision)
-        snapshot = store.snapshot()
+        snapshot = as_asked(store).snapshot()
+        commit = snapshot.commit if revision is None else store.resolve(revision)
+        if commit.sequence > snapshot.commit.sequence:
+            raise NotFound(f"`{revision}` came later than that.")
         changes = snapshot.changes(commit)
         if json:
             print_json(
@@ -209,7 +213,8 @@ def _content(snapshot: Snapshot, version: Version) -> Resource | None:
 @click.argument("first", metavar="REF", type=arguments.target)
 @click.argument("others", metavar="[V1 [V2]]", nargs=-1)
 @option("--json", is_flag=True, help="Print NDJSON, one line for each element.")
-def diff(first: Target, others: tuple[str, ...], json: bool) -> None:
+@option("--patch", is_flag=True, help="Print a FHIRPath Patch that leads from the one to the other.")
+def diff(first: Target, others: tuple[str, ...], json: bool, patch: bool) -> None:
     """Compare two versions by element: path, old, new.
 
     \b
@@ -221,13 +226,18 @@ def diff(first: Target, others: tuple[str, ...], json: bool) -> None:
 
     Without `old` an element was added, without `new` removed. meta.versionId and meta.lastUpdated are left out.
     """
+    if json and patch:
+        raise click.UsageError("It is either --json or --patch.")
     with open_store() as store:
-        snapshot = store.snapshot()
+        snapshot = as_asked(store).snapshot()
         old, new = _sides(snapshot, first, others)
-        found = differences(
-            *(None if version is None else _content(snapshot, version) for version in (old, new))
-        )
-        if json:
+        sides = [None if version is None else _content(snapshot, version) for version in (old, new)]
+        found = differences(*sides)
+        if patch:
+            # What isn't there is a resource with nothing in it: a patch has to begin somewhere.
+            nothing: Resource = {"resourceType": new.resource_id.type}
+            print_json(patches.difference(*(side or nothing for side in sides)))
+        elif json:
             for difference in found:
                 print_json(difference_facts(difference))
         else:
@@ -271,7 +281,7 @@ def ls(type: str | None, json: bool) -> None:
     if type is not None:
         resource_type(type)
     with open_store() as store:
-        snapshot = store.snapshot()
+        snapshot = as_asked(store).snapshot()
         if type is not None:
             versions = snapshot.resources(type)
             if json:

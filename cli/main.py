@@ -10,14 +10,21 @@ from typing import Any
 import click
 
 from cli import (
+    accesses,
     adopt,
+    anchor,
+    audit,
     export,
     indexed,
     inspect,
+    past,
+    purging,
     repository,
+    restoring,
     search,
     setup,
     stats,
+    token,
     transfer,
     upkeep,
     validating,
@@ -53,15 +60,17 @@ class Group(click.Group):
     multiple=True,
     help="Run as if started in this folder, as git does.",
 )
+@option("--at", metavar="POINT", help=f"Look at the record as it was: {past.POINTS}.")
 @click.version_option(version("git-fhir"), message="git-fhir version %(version)s")
 @click.pass_context
-def main(context: click.Context, directory: tuple[str, ...]) -> None:
+def main(context: click.Context, directory: tuple[str, ...], at: str | None) -> None:
     """A FHIR R4 server whose database is a plain git repository.
 
     Commands work on the repository of the current folder or of -C DIRECTORY, bare or with a work tree.
     Each option can also be given in the environment.
     """
     use_colour(context)
+    past.check(context.invoked_subcommand, at)
     for folder in directory:
         try:
             context.with_resource(contextlib.chdir(folder))
@@ -77,17 +86,26 @@ for command in (
     validating.validate,
     inspect.cat,
     inspect.log,
+    accesses.accesses,
     inspect.show,
     inspect.diff,
+    audit.blame_command,
+    audit.changes_command,
     inspect.ls,
     inspect.path,
+    past.tag,
+    restoring.restore,
+    restoring.revert,
+    purging.purge,
     search.search,
     indexed.indexed,
     stats.stats,
     repository.verify,
+    anchor.anchor,
     adopt.adopt,
     repository.reindex,
     upkeep.maintain,
+    token.token,
     setup.setup,
     setup.textconv,
 ):

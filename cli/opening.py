@@ -46,6 +46,17 @@ def settings() -> Settings:
     return read_settings(git_directory())
 
 
+def configured_file(name: str, *, here: bool = True) -> str | None:
+    """The path that a variable of git's configuration has; None where it isn't set.
+
+    Not `here`, no repository's own configuration counts, but only the user's and the machine's.
+    """
+    environment = {**os.environ, "GIT_DIR": git_directory() if here else os.devnull}
+    command = ["git", "config", "--type=path", "--get", name]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return answer.stdout.removesuffix("\n") or None
+
+
 def configured_author() -> Author:
     """Who git says commits here: GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL, user.name and user.email.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gitstore import Version
+from gitstore import Finding, Version
 from gitstore.fhir import json
 from gitstore.fhir.compare import ABSENT, Difference
 from gitstore.fhir.dates import format_instant
@@ -73,7 +73,7 @@ def _feed(pager: str, lines: Iterator[str]) -> None:
     context = click.get_current_context(silent=True)
     plain = context is not None and context.color is False
     # Like git: the pager is a shell command, and less quits by itself when everything fits on the screen.
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S602 - the user's own configuration says what it is
         pager, shell=True, stdin=subprocess.PIPE, env={"LESS": "FRX", "LV": "-c", **os.environ}
     )
     assert process.stdin is not None  # it is a pipe
@@ -129,6 +129,17 @@ def version_facts(version: Version) -> dict[str, Any]:
         "commit": version.commit.id,
         "requestId": version.commit.request_id,
     }
+
+
+def print_finding(finding: Finding) -> None:
+    """A finding as a line of NDJSON."""
+    print_json({"kind": finding.kind, "where": finding.where, "text": finding.text})
+
+
+def finding_line(finding: Finding) -> str:
+    """`kind where: text`"""
+    kind = click.style(visible(finding.kind), fg="red")
+    return f"{kind} {visible(finding.where)}: {visible(finding.text)}"
 
 
 def difference_facts(difference: Difference) -> dict[str, Any]:

@@ -6,25 +6,35 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import IO
 
 import click
 
 import gitstore
 from cli.arguments import as_json, option
-from cli.errors import REFUSED
-from cli.opening import git_directory, open_store
-from cli.output import print_json, visible
+from cli.errors import REFUSED, Failure
+from cli.opening import configured_file, git_directory, open_store
+from cli.output import finding_line, print_finding, print_json, visible
+from gitstore import AllowedSigners, check_signatures, parse_allowed_signers
 
 
 @click.command()
 @click.argument("directory", type=click.Path(), default=".")
+@option(
+    "--signing-key",
+    metavar="FILE",
+    type=click.Path(),
+    help="Sign every commit with this private key of OpenSSH, from the first one on; by default with the one that git's"
+    " own configuration names as fhir.signingKey.",
+)
 @as_json
-def init(directory: str, json: bool) -> None:
+def init(directory: str, signing_key: str | None, json: bool) -> None:
     """Make an empty repository.
 
     A bare git repository in DIRECTORY, by default the current folder; one that holds anything is refused.
     """
-    gitstore.init(directory)
+    key = signing_key or configured_file("fhir.signingKey", here=False)
+    gitstore.init(directory, signing_key=os.path.abspath(key) if key else None)
     place = os.path.abspath(directory)
     if json:
         print_json({"repository": place})
@@ -38,48 +48,92 @@ def init(directory: str, json: bool) -> None:
 @option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
 @option("--threads", type=click.IntRange(1), default=32, help="Threads of each process.")
 @option(
+    "--queue",
+    type=click.IntRange(1),
+    default=256,
+    help="Requests that may wait for a thread, in each process; more are answered 503.",
+)
+@option("--tls-cert", metavar="FILE", help="Speak TLS, with the certificate chain in this PEM file.")
+@option("--tls-key", metavar="FILE", help="Its private key, where the chain's file doesn't hold it.")
+@option(
     "--allow-anonymous",
     is_flag=True,
-    help="Serve an address that others can reach without asking who they are.",
+    help="Answer those who bring no credentials, too.",
 )
-def serve(host: str, port: int, workers: int | None, threads: int, allow_anonymous: bool) -> None:
+def serve(
+    host: str,
+    port: int,
+    workers: int | None,
+    threads: int,
+    queue: int,
+    tls_cert: str | None,
+    tls_key: str | None,
+    allow_anonymous: bool,
+) -> None:
     """Serve the repository as a FHIR REST API at /fhir.
 
     Stops gracefully on SIGTERM and Ctrl-C. The log is JSON, one line for each request.
     """
-    arguments = [git_directory(), "--host", host, "--port", str(port)]
-    arguments += ["--threads", str(threads)]
+    git_dir = git_directory()
+    if warning := gitstore.Tokens(git_dir).exposure():
+        click.echo(f"git-fhir: warning: {visible(warning)}", err=True)
+    arguments = [git_dir, "--host", host, "--port", str(port)]
+    arguments += ["--threads", str(threads), "--queue", str(queue)]
+    arguments += ["--tls-cert", tls_cert] if tls_cert else []
+    arguments += ["--tls-key", tls_key] if tls_key else []
     arguments += ["--workers", str(workers)] if workers else []
     arguments += ["--allow-anonymous"] * allow_anonymous
     # -P: a folder called `api` in the current one must not be taken for ours.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "api", *arguments])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "api", *arguments])  # noqa: S606 - a shell is not wanted
 
 
 @click.command()
+@option("--signatures", is_flag=True, help="Also check that each commit was signed by who may.")
+@option(
+    "--allowed-signers",
+    metavar="FILE",
+    type=click.File(encoding="utf-8", errors="surrogateescape"),
+    help="Who may, for --signatures: as git's gpg.ssh.allowedSignersFile, which is the default.",
+)
 @as_json
 @click.pass_context
-def verify(context: click.Context, json: bool) -> None:
+def verify(context: click.Context, signatures: bool, allowed_signers: IO[str] | None, json: bool) -> None:
     """Check the whole record against itself.
 
     Every trailer against the tree and the file's meta, counters, dates, whole transactions, foreign commits,
-    and the version index against replay. Prints one finding a line, with --json as NDJSON, and exits with 1 if
-    there is any.
+    the version index against replay, and the chain of the access journal. With --signatures every commit must be
+    signed with a key that the file of allowed signers names, for git and for the time of the commit. Prints one
+    finding a line, with --json as NDJSON, and exits with 1 if there is any.
     """
-    found = 0
+    if allowed_signers is not None and not signatures:
+        raise click.UsageError("--allowed-signers is for --signatures.")
+    allowed = _allowed(allowed_signers) if signatures else None
     with open_store() as store:
         with _progress("Verifying") as progress:
             findings = list(store.verify(progress))
-        for finding in findings:
-            found += 1
-            if json:
-                print_json({"kind": finding.kind, "where": finding.where, "text": finding.text})
-            else:
-                kind = click.style(visible(finding.kind), fg="red")
-                click.echo(f"{kind} {visible(finding.where)}: {visible(finding.text)}")
-        if not found and not json:
-            click.echo(f"clean: {store.snapshot().commit.sequence} commits")
-    if found:
+        if allowed is not None:
+            with _progress("Signatures") as progress:
+                findings += check_signatures(store.git_dir, allowed, progress)
+        count = store.snapshot().commit.sequence
+    for finding in findings:
+        print_finding(finding) if json else click.echo(finding_line(finding))
+    if findings:
         context.exit(REFUSED)
+    if not json:
+        click.echo(f"clean: {count} commits{', all signed' if signatures else ''}")
+
+
+def _allowed(file: IO[str] | None) -> AllowedSigners:
+    if file is not None:
+        return parse_allowed_signers(file.read(), file.name)
+    name = configured_file("gpg.ssh.allowedSignersFile")
+    if name is None:
+        raise Failure(
+            "nothing says who may sign: name a file with --allowed-signers, or as gpg.ssh.allowedSignersFile in git's"
+            " configuration."
+        )
+    with open(name, encoding="utf-8", errors="surrogateescape") as configured:
+        return parse_allowed_signers(configured.read(), name)
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 from cli.arguments import option, resource_type
 from cli.opening import open_store, settings
 from cli.output import columns, date_text, page, print_json, visible
+from cli.past import as_asked
 from gitstore import SearchPage, Snapshot, Store, Version
 from gitstore.fhir import Resource
 from gitstore.fhir.definitions import compartments
@@ -150,7 +151,7 @@ def _search(
 ) -> tuple[Snapshot, SearchPage]:
     """A page by itself: pages are pinned, and no reader should hold up the index while its pager waits for a key."""
     base = settings().base_url
-    with store.reading() as snapshot:
+    with as_asked(store).reading() as snapshot:
         found = snapshot.search(
             asked.types,
             pairs,

@@ -3,10 +3,15 @@
 A FHIR transaction is a git commit is a unit of work.
 """
 
+from gitstore.access import FULL_ACCESS, Access, Grant
 from gitstore.adoption import Adoption
+from gitstore.anchors import Anchor, check_anchor, parse_anchor, take_anchor
+from gitstore.blame import Blamed, blame
+from gitstore.changes import ChangesPage, Net, changes
 from gitstore.errors import (
     AlreadyExists,
     Conflict,
+    Forbidden,
     ForeignCommit,
     Gone,
     Invalid,
@@ -17,6 +22,8 @@ from gitstore.errors import (
     NotConfirmed,
     NotFound,
     NotSupported,
+    Outdated,
+    Preparing,
     Problem,
     RepositoryDamaged,
     RepositoryRefused,
@@ -31,8 +38,11 @@ from gitstore.errors import (
 )
 from gitstore.everything import Everything, everything_about
 from gitstore.fhir.conditions import Criteria
+from gitstore.founding import init
 from gitstore.git.layout import path as path_of
 from gitstore.git.repository import discover, read_settings
+from gitstore.git.signers import AllowedSigners, parse_allowed_signers
+from gitstore.git.upload_pack import Upload
 from gitstore.histories import commit_extensions, history_entry, replicas_of
 from gitstore.idempotency import check_keys
 from gitstore.interactions import (
@@ -44,93 +54,167 @@ from gitstore.interactions import (
     Interaction,
     Outcome,
     Patch,
+    Restore,
+    Revert,
     Unit,
     Update,
     VersionTags,
 )
+from gitstore.journal.appending import Journal
+from gitstore.journal.lines import Entry as JournalEntry
+from gitstore.journal.lines import Head as JournalHead
+from gitstore.journal.lines import Recorded
+from gitstore.journal.patients import patients_in, patients_of
+from gitstore.journal.reading import at as access_at
+from gitstore.journal.reading import entries as accesses
+from gitstore.journal.reading import head as journal_head
+from gitstore.journal.reading import newest as newest_accesses
 from gitstore.maintenance import Maintained
+from gitstore.observing import UNOBSERVED, Observer
+from gitstore.past import PATIENCE, Past
+from gitstore.points import commit_at
+from gitstore.purgeable import Selection
+from gitstore.purgeable import Target as Purgeable
+from gitstore.purging import Erased
 from gitstore.replication import Replica, ReplicaVersion, is_held
+from gitstore.scopes import ROLES, Scopes, check_scopes, parse_scopes
 from gitstore.search.described import Indexed
 from gitstore.search.select import Match
 from gitstore.search.versions import Cursor
 from gitstore.searching import SearchPage
 from gitstore.settings import Settings
+from gitstore.signatures import check_signatures
 from gitstore.snapshot import HistoryPage, Snapshot
 from gitstore.statistics import Statistics
-from gitstore.store import Store, init
-from gitstore.transaction import patching, write_of
+from gitstore.store import Store
+from gitstore.tags import state_at, tag
+from gitstore.tokens import Refused, Token, Tokens
+from gitstore.transaction import patching, relabelling, write_of
 from gitstore.verify import Finding
 from gitstore.version import ANONYMOUS, Author, Commit, Idempotency, Verb, Version
+from gitstore.view import View
+from gitstore.vitals import Sizes
 from gitstore.writes import Write
 
 __all__ = [
     "ANONYMOUS",
     "ANY_VERSION",
+    "FULL_ACCESS",
+    "PATIENCE",
+    "ROLES",
+    "UNOBSERVED",
+    "Access",
     "Adoption",
+    "AllowedSigners",
     "AlreadyExists",
+    "Anchor",
     "Ask",
     "Attest",
     "Author",
+    "Blamed",
+    "ChangesPage",
     "Commit",
     "Conflict",
     "Create",
     "Criteria",
     "Cursor",
     "Delete",
+    "Erased",
     "Everything",
     "Finding",
+    "Forbidden",
     "ForeignCommit",
     "Gone",
+    "Grant",
     "HistoryPage",
     "Idempotency",
     "Indexed",
     "Interaction",
     "Invalid",
     "Issue",
+    "Journal",
+    "JournalEntry",
+    "JournalHead",
     "Locked",
     "Maintained",
     "Match",
     "MultipleMatches",
+    "Net",
     "NotAllowed",
     "NotConfirmed",
     "NotFound",
     "NotSupported",
+    "Observer",
     "Outcome",
+    "Outdated",
+    "Past",
     "Patch",
+    "Preparing",
     "Problem",
+    "Purgeable",
+    "Recorded",
+    "Refused",
     "Replica",
     "ReplicaVersion",
     "RepositoryDamaged",
     "RepositoryRefused",
+    "Restore",
+    "Revert",
+    "Scopes",
     "SearchPage",
+    "Selection",
     "Settings",
+    "Sizes",
     "Snapshot",
     "Statistics",
     "StorageFailed",
     "StorageFull",
     "Store",
     "StoreError",
+    "Token",
+    "Tokens",
     "TooCostly",
     "TooLarge",
     "Unavailable",
     "Unit",
     "Unprocessable",
     "Update",
+    "Upload",
     "Verb",
     "Version",
     "VersionMismatch",
     "VersionTags",
+    "View",
     "Write",
+    "access_at",
+    "accesses",
+    "blame",
+    "changes",
+    "check_anchor",
     "check_keys",
+    "check_scopes",
+    "check_signatures",
+    "commit_at",
     "commit_extensions",
     "discover",
     "everything_about",
     "history_entry",
     "init",
     "is_held",
+    "journal_head",
+    "newest_accesses",
+    "parse_allowed_signers",
+    "parse_anchor",
+    "parse_scopes",
     "patching",
     "path_of",
+    "patients_in",
+    "patients_of",
     "read_settings",
+    "relabelling",
     "replicas_of",
+    "state_at",
+    "tag",
+    "take_anchor",
     "write_of",
 ]

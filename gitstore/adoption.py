@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from gitstore.aims import Rules
 from gitstore.errors import ForeignCommit, Invalid, Problem, StoreError
 from gitstore.fhir import Resource, json
 from gitstore.fhir.ids import ResourceId, is_id
@@ -18,7 +19,7 @@ from gitstore.git.message import safe_author, safe_words
 from gitstore.git.repository import Repository
 from gitstore.git.trees import Difference, differences
 from gitstore.interactions import Delete, Unit, Update, Validate
-from gitstore.preparation import MAX_STORED, Prepared, Rules, prepare
+from gitstore.preparation import MAX_STORED, Prepared, prepare
 from gitstore.settings import Settings
 from gitstore.version import Author, Commit
 from gitstore.writes import Write
@@ -47,12 +48,16 @@ class Adoption:
     """The unit of work that adopts it: what has no problem."""
 
     def refusal(self) -> ForeignCommit:
-        """The error of a write that this foreign tip is in the way of."""
+        """The error of a write that this foreign tip is in the way of.
+
+        It goes to whoever wanted to write, and into the log: so it names a path, and doesn't say why. That quotes
+        what is in the file.
+        """
         more = len(self.problems) - 1
         others = f" ({more} more problem{'s' if more > 1 else ''})" if more else ""
         return ForeignCommit(
             f"Commit {self.tip} on {layout.BRANCH} was not made by git-fhir and can't be adopted:"
-            f" {self.problems[0]}{others}. `git fhir adopt --check` tells all; push a correction, or move"
+            f" {self.problems[0].path}{others}. `git fhir adopt --check` tells all; push a correction, or move"
             f" {layout.BRANCH} back to {self.before.id}.",
             self.tip,
             self.problems,

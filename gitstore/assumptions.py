@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gitstore.errors import MultipleMatches, VersionMismatch
+from gitstore.errors import MultipleMatches, NotFound, VersionMismatch
 from gitstore.fhir import Resource, json
 from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.search.rows import Rows
 from gitstore.snapshot import Select, Snapshot
-from gitstore.version import Version
+from gitstore.version import Commit, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,50 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class AtVersion:
-    """The newest version of a resource is this one; None where there never was one."""
+    """The newest version of a resource is this one, with a content or without; None where there never was one."""
 
     resource_id: ResourceId
     version_id: VersionId | None
+    deleted: bool
 
     def holds(self, snapshot: Snapshot) -> bool:
-        newest = snapshot.newest(self.resource_id)
-        return (newest.version_id if newest is not None else None) == self.version_id
+        return self == self.of(self.resource_id, snapshot.standing(self.resource_id))
+
+    @classmethod
+    def of(cls, resource_id: ResourceId, newest: Version | None) -> AtVersion:
+        if newest is None:
+            return cls(resource_id, None, deleted=True)
+        return cls(resource_id, VersionId(newest.version_id), newest.deleted)
 
 
-Assumption: TypeAlias = Selected | AtVersion
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version is still there: it never changes, but may be purged."""
+
+    resource_id: ResourceId
+    version_id: VersionId
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        try:
+            snapshot.version(self.resource_id, self.version_id)
+        except NotFound:
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """Whoever asks may do what the letter stands for with a resource that is or was there, or may not."""
+
+    letter: str
+    resource_id: ResourceId
+    permitted: bool
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        return snapshot.permits(self.letter, self.resource_id) == self.permitted
+
+
+Assumption: TypeAlias = Selected | AtVersion | Kept | Permitted
 
 
 class Asked:
@@ -74,9 +107,36 @@ class Asked:
     def newest(self, resource_id: ResourceId) -> Version | None:
         """The newest version, which may be a deletion; None where there never was one."""
         if resource_id not in self._newest:
-            newest = self._newest[resource_id] = self._now().newest(resource_id)
-            self.assumptions.append(AtVersion(resource_id, newest.version_id if newest else None))
+            newest = self._newest[resource_id] = self._now().standing(resource_id)
+            self.assumptions.append(AtVersion.of(resource_id, newest))
         return self._newest[resource_id]
+
+    def version(self, resource_id: ResourceId, version_id: VersionId) -> Version:
+        """One version, which may be a deletion, of a resource whose `newest` is asked, too. Raises NotFound.
+
+        A version never changes, unless it is purged, and whether it is seen depends on what itself and the newest one
+        say, and on no more.
+        """
+        found = self._now().version(resource_id, version_id)
+        self.assumptions.append(Kept(resource_id, version_id))
+        return found
+
+    def made(self, commit: Commit) -> list[Version]:
+        """All that a commit changed, where the `newest` of each resource is asked, too, as for `version`.
+
+        Raises NotFound where whoever asks may not read all of it.
+        """
+        return self._now().made(commit)
+
+    def permits(self, letter: str, resource_id: ResourceId) -> bool:
+        """Whether whoever asks may do what the letter stands for with a resource; not where there never was one."""
+        permitted = self._now().permits(letter, resource_id)
+        self.assumptions.append(Permitted(letter, resource_id, permitted))
+        return permitted
+
+    def permits_content(self, letter: str, resource_id: ResourceId, rows: Rows | None) -> bool:
+        """Whether whoever asks may write what these rows would find. It depends on nothing that changes."""
+        return self._now().permits_content(letter, resource_id, rows)
 
     def content(self, version: Version) -> Resource:
         """A resource as it is stored."""

@@ -7,6 +7,7 @@ StoreError
 ├─ TooCostly               too-costly      a search beyond the work it may cause
 ├─ NotSupported            not-supported   right, but not built yet
 ├─ NotAllowed              not-supported   refused by a setting
+├─ Forbidden               forbidden       not for whoever asks, whether or not it is there
 ├─ NotFound                not-found
 │  └─ Gone                 deleted         carries the deletion
 ├─ Conflict
@@ -15,9 +16,11 @@ StoreError
 │  └─ MultipleMatches      multiple-matches
 ├─ Unavailable                             nothing was written; the same request may work later
 │  ├─ Locked               lock-error
+│  ├─ Preparing            informational   a state of the past, for searches; carries how far it is
 │  ├─ ForeignCommit        conflict        carries the commit
 │  ├─ StorageFull          no-store
 │  └─ StorageFailed        exception
+│     └─ Outdated                         the index is of the record before a purge
 ├─ NotConfirmed            exception       written, but the disk did not confirm it
 ├─ RepositoryDamaged       exception       carries the commit
 └─ RepositoryRefused       not-supported   no repository of ours, or of a format this version doesn't know
@@ -113,6 +116,12 @@ class NotAllowed(StoreError):
     code = "not-supported"
 
 
+class Forbidden(StoreError):
+    """Whoever asks may not do this. What it says never depends on what there is."""
+
+    code = "forbidden"
+
+
 class NotFound(StoreError):
     """There is no such resource or version."""
 
@@ -164,6 +173,19 @@ class Locked(Unavailable):
     code = "lock-error"
 
 
+class Preparing(Unavailable):
+    """What searches of a past state need is being made. The same request will work soon."""
+
+    code = "informational"
+
+    def __init__(self, part: float | None) -> None:
+        """`part` is how much is done, from 0 to 1; None where that isn't known."""
+        known = "" if part is None else f": {part:.0%} is done"
+        super().__init__(
+            Issue("information", self.code, f"This state is being prepared for searches{known}.")
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What keeps a foreign change from being adopted: a path in its tree, and why. `*` stands for all paths."""
@@ -199,6 +221,10 @@ class StorageFailed(Unavailable):
     """The disk or folder refused a write."""
 
     code = "exception"
+
+
+class Outdated(StorageFailed):
+    """The index is that of a history which has been rewritten since."""
 
 
 class NotConfirmed(StoreError):

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from gitstore.errors import Unprocessable
 from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.ids import ResourceId
+from gitstore.fhir.packed import unpacked
 from gitstore.git.message import safe_author
-from gitstore.interactions import Ask, Attest, Create, Delete, Interaction, Outcome, Unit
+from gitstore.interactions import Ask, Attest, Create, Delete, Interaction, Outcome, Revert, Unit
 from gitstore.preparation import VERBS
 from gitstore.snapshot import Snapshot
 from gitstore.version import Commit, Version
@@ -35,6 +36,10 @@ def done_before(unit: Unit | None, snapshot: Snapshot) -> list[Outcome] | None:
     if unit is None or commit is None:
         return None
     then = snapshot.at(commit)
+    for version in snapshot.all_changes(commit):
+        # What was purged isn't made again: whoever sends it once more hears that it is Gone.
+        if version.purged is not None:
+            then.version(version.resource_id, version.version_id)
     made = snapshot.changes(commit)
     outcomes = []
     for interaction in unit.interactions:
@@ -64,7 +69,9 @@ def _commit_of(unit: Unit, snapshot: Snapshot) -> Commit | None:
 
 
 def _takes_several(interaction: Interaction) -> bool:
-    return isinstance(interaction, Delete) and isinstance(interaction.target, Criteria)
+    return isinstance(interaction, Revert) or (
+        isinstance(interaction, Delete) and isinstance(interaction.target, Criteria)
+    )
 
 
 def _left(interaction: Interaction, then: Snapshot) -> Version | None:
@@ -78,9 +85,14 @@ def _left(interaction: Interaction, then: Snapshot) -> Version | None:
 
 def _may_have_made(interaction: Interaction, version: Version) -> bool:
     """Whether a version can be what became of an interaction."""
+    if isinstance(interaction, Revert):
+        return version.verb != "POST"
     verb = VERBS[type(interaction)]
     if isinstance(interaction, Create | Attest):
-        return (verb, interaction.resource.get("resourceType")) == (version.verb, version.resource_id.type)
+        return (verb, unpacked(interaction.resource).get("resourceType")) == (
+            version.verb,
+            version.resource_id.type,
+        )
     assert not isinstance(interaction, Ask)
     target = interaction.target
     named = version.resource_id if isinstance(target, ResourceId) else version.resource_id.type

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
-from gitstore.errors import ForeignCommit, RepositoryDamaged, RepositoryRefused, StorageFailed
+from gitstore.errors import ForeignCommit, Outdated, RepositoryDamaged, RepositoryRefused, StorageFailed
 from gitstore.fhir import Resource, json
-from gitstore.git import layout
+from gitstore.git import layout, rewritten
 from gitstore.git.history import chain, walk
 from gitstore.git.repository import Repository
 from gitstore.git.writer import Writer, read_main
 from gitstore.replay import OnProgress, missing, read_step, replay
-from gitstore.search import index, versions
+from gitstore.search import index, states, versions
 from gitstore.search.extract import extract
 from gitstore.search.index import Index
 from gitstore.search.parameters import Registry
@@ -25,14 +25,41 @@ class Indexing:
     """One store's upkeep of its index. Without a writer, as for a private index, it takes no lock."""
 
     def __init__(
-        self, repository: Repository, search_index: Index, writer: Writer | None, *, searchable: bool
+        self,
+        repository: Repository,
+        search_index: Index,
+        writer: Writer | None,
+        *,
+        searchable: bool,
+        main: str | None = None,
     ) -> None:
+        """`main` is another commit than that at which main stands: that of a history to be."""
+        self._main = main
         self._repository = repository
         self._index = search_index
         self._writer = writer
         self._searchable = searchable
         self._foreign: tuple[str, ForeignCommit] | None = None
         """What stands on main, if it is a foreign commit: the tip, and why."""
+
+    def foreign(self) -> ForeignCommit | None:
+        """Why main can't be taken for the record; None where all of it is in the index, or is on its way there.
+
+        Doesn't wait for a lock: who has it catches up before he writes, and remembers what he finds.
+        """
+        main = self.main()
+        tip = versions.tip(self._index.reader())
+        if tip is not None and tip.id == main:
+            return None
+        if self._foreign is not None and self._foreign[0] == main:
+            return self._foreign[1]
+        with self._writer.locked_at_once() if self._writer is not None else nullcontext(True) as locked:
+            if locked:
+                try:
+                    self.catch_up()
+                except ForeignCommit as error:
+                    return error
+        return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -42,7 +69,7 @@ class Indexing:
 
     def main(self) -> str:
         """The commit that main stands at."""
-        main = read_main(self._repository.git_dir)
+        main = self._main or read_main(self._repository.git_dir)
         if main is None:
             raise RepositoryDamaged(f"{self._repository.git_dir} has no branch {layout.BRANCH}.")
         return main
@@ -74,6 +101,8 @@ class Indexing:
         main = self.main()
         tip = versions.tip(connection)
         if tip is None or tip.id != main:
+            if tip is not None and rewritten.successor(self._repository.git_dir, tip.id) is not None:
+                raise Outdated("The search index is of the record before a purge, and has to be made anew.")
             if self._foreign is not None and self._foreign[0] == main:
                 raise self._foreign[1]
             index.begin(connection)
@@ -102,7 +131,7 @@ class Indexing:
             return tip
         [step] = walk(self._repository, chain(self._repository, main, None)[:1], None)
         with suppress(ForeignCommit):
-            read_step(step, None)
+            read_step(step, None, lambda _: "absent")
             index.forget_first(connection)
             return None
         return tip
@@ -145,39 +174,56 @@ class Indexing:
         with self._index.alone():
             self._rebuild(progress)
 
+    def replace_outdated(self) -> None:
+        """Make the index anew where it is that of a history which has been rewritten."""
+        with self._index.alone():
+            try:
+                with self.locked(), suppress(ForeignCommit):
+                    self.catch_up()
+            except Outdated:
+                self._rebuild()
+
+    @contextmanager
+    def to_be(
+        self, repository: Repository, main: str, progress: OnProgress | None = None
+    ) -> Iterator[index.Generation]:
+        """The index of a rewritten history, in which main is to stand at `main`; `repository` can read it already.
+
+        Only under the writer's lock, and when alone. Raises RepositoryDamaged where it is no record.
+        """
+        other = Indexing(repository, self._index, None, searchable=self._searchable, main=main)
+        with self._index.rebuilding() as generation:
+            tip = other._fill(generation, progress)
+            if tip is None or tip.id != main:
+                raise RepositoryDamaged(
+                    f"The rewritten history can't be read beyond {tip.id if tip else 'nothing'}."
+                )
+            yield generation
+
+    def _fill(self, generation: index.Generation, progress: OnProgress | None) -> Commit | None:
+        tip = self._replay_to_main(generation, None, progress)
+        if self._searchable:
+            with generation.filling(self._stored_parameters(generation.connection)) as registry:
+                self._renew(generation.connection, registry, 0)
+        else:
+            generation.leave_unsearchable()
+        return tip
+
     def _rebuild(self, progress: OnProgress | None = None) -> None:
         with self._index.rebuilding() as generation, ExitStack() as stack:
-            tip = self._replay_to_main(generation, None, progress)
-            if self._searchable:
-                with generation.filling(self._stored_parameters(generation.connection)) as registry:
-                    self._renew(generation.connection, registry, 0)
-            else:
-                generation.leave_unsearchable()
+            tip = self._fill(generation, progress)
             stack.enter_context(self.locked())
             seen = tip.sequence if tip else 0
             self._replay_to_main(generation, tip, progress)
             if generation.registry is not None:
                 self._renew(generation.connection, generation.registry, seen)
             generation.take_over()
+            states.forget(self._index.folder)
             self._mark_caught_up()
 
     def _stored_parameters(self, connection: index.Connection) -> list[Resource]:
-        """The SearchParameters of the record that are in force. https://hl7.org/fhir/R4/searchparameter.html"""
         tip = versions.tip(connection)
-        if tip is None:
-            return []
-        stored = []
-        after = None
-        while page := versions.current(connection, "SearchParameter", tip.sequence, after, _PIECE):
-            stored += page
-            after = page[-1].resource_id
-        found: dict[str, Resource] = {}
-        # Of several under one URL the one that was written last counts.
-        for version in sorted(stored, key=lambda version: version.last_updated):
-            resource = self._resource(version.blob or "")
-            if resource.get("status") == "active" and isinstance(resource.get("url"), str):
-                found[resource["url"]] = resource
-        return [found[url] for url in sorted(found)]
+        return [] if tip is None else stored_parameters(self._repository, connection, tip.sequence)
 
     def _replay_to_main(
         self, generation: index.Generation, tip: Commit | None, progress: OnProgress | None
@@ -188,3 +234,19 @@ class Indexing:
         except ForeignCommit:
             # What came before it is the record; a write will say what is in the way.
             return versions.tip(generation.connection)
+
+
+def stored_parameters(repository: Repository, connection: index.Connection, sequence: int) -> list[Resource]:
+    """The SearchParameters of the record that are active, as a commit left it. https://hl7.org/fhir/R4/searchparameter.html"""
+    stored = []
+    after = None
+    while page := versions.current(connection, "SearchParameter", sequence, after, _PIECE):
+        stored += page
+        after = page[-1].resource_id
+    found: dict[str, Resource] = {}
+    # Of several under one URL the one that was written last counts.
+    for version in sorted(stored, key=lambda version: version.last_updated):
+        resource = json.loads_trusted(repository.blob(version.blob or ""))
+        if resource.get("status") == "active" and isinstance(resource.get("url"), str):
+            found[resource["url"]] = resource
+    return [found[url] for url in sorted(found)]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from gitstore.access import FULL_ACCESS, Access
 from gitstore.errors import Issue
 from gitstore.fhir import Resource
 from gitstore.fhir.conditions import Criteria
-from gitstore.fhir.ids import ResourceId
-from gitstore.version import Author, Idempotency, Version
+from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.fhir.packed import Packed
+from gitstore.version import Author, Commit, Idempotency, Version
 
 if TYPE_CHECKING:
     from gitstore.snapshot import Snapshot
@@ -29,7 +31,7 @@ class Create:
     already, which is left as it is then. https://hl7.org/fhir/R4/http.html#ccreate
     """
 
-    resource: Resource
+    resource: Resource | Packed
     full_url: str | None = None
     unless: Criteria | None = None
 
@@ -43,7 +45,7 @@ class Update:
     """
 
     target: ResourceId | Criteria
-    resource: Resource
+    resource: Resource | Packed
     if_match: VersionTags | None = None
     if_none_match: VersionTags | None = None
     skip_unchanged: bool = False
@@ -72,6 +74,29 @@ class Patch:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """Give a resource the content of one of its versions again, in a new version. docs/audit.md, "Restore"
+
+    Without `version_id` the resource must be deleted, and gets back what it was before that. Stands alone in its unit,
+    but for an Attest.
+    """
+
+    target: ResourceId
+    version_id: VersionId | None = None
+    if_match: VersionTags | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """Undo a whole commit: each resource that it changed is again as it was before. docs/audit.md, "Revert"
+
+    Later versions of any of them are in the way. Stands alone in its unit, but for an Attest.
+    """
+
+    commit: Commit
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """Read within a transaction: `question` sees the record as the transaction leaves it, and may refuse it all.
 
@@ -92,7 +117,7 @@ class Attest:
     resource: Resource
 
 
-Interaction: TypeAlias = Create | Update | Delete | Patch | Ask | Attest
+Interaction: TypeAlias = Create | Update | Delete | Patch | Restore | Revert | Ask | Attest
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +126,8 @@ class Unit:
 
     `message` is the author's why, for the commit's body; without it, the reason of the Provenance. `interaction` names the unit in FHIR-Interaction:
     "transaction", or where it is None the one interaction itself. With `idempotency` it is done once: a unit whose key
-    its author has used already is answered as the first time.
+    its author has used already is answered as the first time. `agent` tells through what the author works, for the
+    commit. What the `access` does not allow is Forbidden, and what it does not see is not there.
     """
 
     interactions: Sequence[Interaction]
@@ -110,6 +136,8 @@ class Unit:
     message: str | None = None
     interaction: str | None = None
     idempotency: Idempotency | None = None
+    agent: str | None = None
+    access: Access = FULL_ACCESS
 
 
 Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]
@@ -121,8 +149,8 @@ class Outcome:
     """What became of one interaction.
 
     `version` is the version made, or where `changed` is false the current one that was left as it is (None: there is
-    none, and never was). `others` are made beside it, where criteria selected several resources to delete. `answer` is
-    what an Ask's question returned. `issues` are warnings about what was sent.
+    none, and never was). `others` are made beside it, where criteria selected several resources to delete, or a commit
+    that is undone had changed several. `answer` is what an Ask's question returned. `issues` are warnings about what was sent.
     """
 
     version: Version | None = None

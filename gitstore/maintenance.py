@@ -14,13 +14,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from gitstore.errors import Locked, StorageFailed, StoreError
 from gitstore.git import layout
 from gitstore.git.upkeep import Storage, Upkeep, count_packs, smallest, storage
+from gitstore.observing import UNOBSERVED, Observer
 
 INDEX_AT = 32
 MERGE_AT = 64
@@ -57,6 +58,7 @@ class Maintenance:
         timeout: float = 10.0,
         automatic: bool = True,
         clock: Callable[[], float] = time.time,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """`locked` holds the writer's lock; `timeout` is `fhir.lockTimeout`, `clock` gives seconds since 1970."""
         self._git_dir = git_dir
@@ -65,6 +67,7 @@ class Maintenance:
         self._timeout = timeout
         self._automatic = automatic
         self._clock = clock
+        self._observer = observer
         self._path = os.path.join(git_dir, layout.LOCAL, "maintenance.lock")
         self._groups = 0
         self._next_look = 0
@@ -101,7 +104,7 @@ class Maintenance:
 
     def _run(self, lock: int) -> None:
         try:
-            self._tidy(lock, merging=count_packs(self._git_dir)[0] >= MERGE_AT)
+            self._observed(lock, merging=count_packs(self._git_dir)[0] >= MERGE_AT)
         except (StoreError, OSError) as error:
             self._failed(error)
         finally:
@@ -134,27 +137,71 @@ class Maintenance:
 
         Raises Locked where it is being done already, for longer than the time-out, and StorageFailed.
         """
-        deadline = time.monotonic() + self._timeout
-        while (lock := self._take()) is None:
-            if time.monotonic() > deadline:
-                raise Locked(f"{self._git_dir} has been under maintenance for more than {self._timeout:g} s.")
-            time.sleep(_POLL)
+        lock = self._take_in_time()
         try:
             before = storage(self._git_dir)
-            self._tidy(lock, merging=True, full=full)
+            self._observed(lock, merging=True, full=full)
             return Maintained(before, storage(self._git_dir))
         except OSError as error:
             raise StorageFailed(f"Maintenance failed: {error}.") from error
         finally:
             os.close(lock)
 
+    # Kept away
+
+    @contextmanager
+    def paused(self) -> Iterator[Upkeep]:
+        """Keep everybody from tidying up, as soon as nobody does. Raises Locked, StorageFailed."""
+        try:
+            lock = self._take_in_time()
+        except OSError as error:
+            raise StorageFailed(f"The maintenance lock can't be taken: {error}.") from error
+        try:
+            yield Upkeep(self._git_dir, durable=self._durable, inherited=(lock,))
+        finally:
+            os.close(lock)
+
+    # For monitors
+
+    def running_since(self) -> float | None:
+        """When the maintenance that is under way began, in seconds since 1970; None where nobody is at it.
+
+        Raises StorageFailed.
+        """
+        try:
+            if (lock := self._take(begin=False)) is None:
+                return os.stat(self._path).st_mtime
+            os.close(lock)
+        except OSError as error:
+            raise StorageFailed(f"The maintenance lock can't be looked at: {error.strerror}.") from error
+        return None
+
     # The work
 
-    def _take(self) -> int | None:
-        """A descriptor that holds the maintenance lock; None where another has it."""
+    def _observed(self, lock: int, *, merging: bool, full: bool = False) -> None:
+        begun, succeeded = time.monotonic(), False
+        try:
+            self._tidy(lock, merging=merging, full=full)
+            succeeded = True
+        finally:
+            self._observer.maintained(time.monotonic() - begun, succeeded=succeeded)
+
+    def _take_in_time(self) -> int:
+        deadline = time.monotonic() + self._timeout
+        while (lock := self._take()) is None:
+            if time.monotonic() > deadline:
+                raise Locked(f"{self._git_dir} has been under maintenance for more than {self._timeout:g} s.")
+            time.sleep(_POLL)
+        return lock
+
+    def _take(self, *, begin: bool = True) -> int | None:
+        """A descriptor that holds the maintenance lock; None where another has it. The file is as old as the work is."""
         lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if begin:
+                now = self._clock()
+                os.utime(lock, (now, now))
         except BlockingIOError:
             os.close(lock)
             return None

@@ -13,30 +13,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gitstore import attestation
-from gitstore.assumptions import Asked, Assumption, check_if_match, listed
+from gitstore import attestation, restoration
+from gitstore.access import FULL_ACCESS, Access
+from gitstore.aims import DONE, ORDER, Aim, Aiming, Rules
+from gitstore.assumptions import Asked, Assumption
 from gitstore.errors import (
-    Conflict,
-    Gone,
+    Forbidden,
     Invalid,
     Issue,
     MultipleMatches,
-    NotFound,
     StoreError,
     TooLarge,
-    VersionMismatch,
 )
 from gitstore.fhir import Resource
 from gitstore.fhir.bundle import resolver
 from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.conformance import without_replaced
 from gitstore.fhir.definitions import is_resource_type
-from gitstore.fhir.ids import ResourceId, check_id, is_id
+from gitstore.fhir.ids import ResourceId, is_id
+from gitstore.fhir.packed import unpacked
 from gitstore.fhir.references import references, rewrite
 from gitstore.fhir.stored import template
 from gitstore.fhir.validation import refusal
 from gitstore.fhir.version_specific import resolve_versions
-from gitstore.git.message import INTERACTIONS, safe_author, safe_request_id, safe_words
+from gitstore.git.message import INTERACTIONS, safe_author, safe_line, safe_request_id, safe_words
 from gitstore.interactions import (
     Ask,
     Attest,
@@ -44,24 +44,37 @@ from gitstore.interactions import (
     Delete,
     Interaction,
     Patch,
+    Restore,
+    Revert,
     Unit,
     Update,
-    Validate,
+    VersionTags,
 )
 from gitstore.search.extract import extract
-from gitstore.search.parameters import Registry
+from gitstore.shelf import Printed, Shelf
 from gitstore.snapshot import Select, Snapshot
-from gitstore.targets import checked_target, checked_type, other_type
 from gitstore.version import Author, Idempotency, Verb, Version
 from gitstore.writes import Write
 
 MAX_STORED = 64 * 1024**2
 """Bytes of one file. Indentation can make deeply nested JSON 40 times larger than it was sent."""
 
-VERBS: dict[type, Verb] = {Create: "POST", Update: "PUT", Patch: "PUT", Delete: "DELETE", Attest: "POST"}
-_ORDER = (Delete, Create, Update, Patch, Ask, Attest)
-"""In which criteria are looked at: what is deleted is no match for a create. https://hl7.org/fhir/R4/http.html#trules"""
-_NAMES = {Create: "create", Update: "update", Patch: "patch", Delete: "delete"}
+VERBS: dict[type, Verb] = {
+    Create: "POST",
+    Update: "PUT",
+    Patch: "PUT",
+    Restore: "PUT",
+    Delete: "DELETE",
+    Attest: "POST",
+}
+_NAMES = {
+    Create: "create",
+    Update: "update",
+    Patch: "patch",
+    Delete: "delete",
+    Restore: "restore",
+    Revert: "restore",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,15 @@ class Prepared:
     unit: Unit | None = None
 
     @property
+    def access(self) -> Access:
+        """What whoever asks may do and see."""
+        return self.unit.access if self.unit is not None else FULL_ACCESS
+
+    @property
+    def agent(self) -> str | None:
+        return safe_line(self.unit.agent) if self.unit is not None and self.unit.agent else None
+
+    @property
     def idempotency(self) -> Idempotency | None:
         return self.unit.idempotency if self.unit is not None else None
 
@@ -102,17 +124,6 @@ class Prepared:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a store does the same way with each unit. `max_deletes` is how many one conditional delete may take."""
-
-    new_id: Callable[[], str]
-    validate: Validate | None = None
-    registry: Registry | None = None
-    skip_unchanged: bool = False
-    max_deletes: int = 1
-
-
 def prepare(unit: Unit, rules: Rules, state: Callable[[], Snapshot] | None = None) -> Prepared:
     """Check, assign ids, rewrite references, validate, print and extract what is searched.
 
@@ -121,17 +132,12 @@ def prepare(unit: Unit, rules: Rules, state: Callable[[], Snapshot] | None = Non
     """
     if unit.interaction not in (None, *INTERACTIONS):
         raise ValueError(f"{unit.interaction} is no interaction of the format")
+    restoration.check_alone(unit.interactions)
     return _Preparation(unit, rules, Asked(state)).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Aim:
-    """What an entry comes to: resources to write, with the new content; or a resource that is left as it is."""
-
-    targets: tuple[ResourceId, ...] = ()
-    resource: Resource | None = None
-    left: ResourceId | None = None
-    issues: tuple[Issue, ...] = ()
+_FEW = 64
+"""Of more interactions, what is done for each is packed until it is wanted."""
 
 
 @dataclass
@@ -143,21 +149,23 @@ class _Preparation:
     """What the fullUrl of each entry is called here."""
     conditional: dict[str, str] = field(default_factory=dict)
     """What each conditional reference comes to."""
-    created: dict[Criteria, ResourceId] = field(default_factory=dict)
-    deleted: dict[str, set[ResourceId]] = field(default_factory=dict)
     named: dict[ResourceId, int] = field(default_factory=dict)
     """The entry that writes a resource."""
     own: dict[str, set[ResourceId]] = field(default_factory=dict)
     """What is written, by type."""
-    aims: list[_Aim] = field(default_factory=list)
+    aims: list[Aim] = field(default_factory=list)
     pinned: set[ResourceId] = field(default_factory=set)
     """What a reference names with the version that is made here."""
+    warnings: dict[tuple[Issue, ...], tuple[Issue, ...]] = field(default_factory=dict)
+    """Those of the writes: mostly the same ones."""
+    shelf: Shelf = field(default_factory=Shelf)
     _own: dict[str, Select] = field(default_factory=dict)
 
     def run(self) -> Prepared:
         unit = self.unit
-        in_order = sorted(self._entries(), key=lambda each: _ORDER.index(type(each[1])))
-        found = {entry: self._at(entry, self._aim, interaction) for entry, interaction in in_order}
+        in_order = sorted(self._entries(), key=lambda each: ORDER.index(type(each[1])))
+        aiming = Aiming(self.asked, self.rules, unit.access, is_large=self._is_large)
+        found = {entry: self._at(entry, aiming.aim, interaction) for entry, interaction in in_order}
         aims = self.aims = [found[entry] for entry in range(len(unit.interactions))]
         for (entry, interaction), aim in zip(self._entries(), aims, strict=True):
             self._at(entry, self._name, entry, interaction, aim)
@@ -178,8 +186,8 @@ class _Preparation:
             unit.interaction or single,
             safe_author(unit.author),
             safe_request_id(unit.request_id),
-            safe_words(unit.message or self._reason()),
-            sum(len(write.template.tail) + 256 if write.template else 256 for write in writes),
+            safe_words(restoration.words(unit.message or self._reason(), unit.interactions)),
+            sum(256 if (kept := write.template) is None else len(kept.tail) + 256 for write in writes),
             left=tuple(
                 (entry, aim.left)
                 for (entry, interaction), aim in zip(self._entries(), aims, strict=True)
@@ -197,109 +205,18 @@ class _Preparation:
     def _is_transaction(self) -> bool:
         return self.unit.interaction == "transaction"
 
+    @property
+    def _is_large(self) -> bool:
+        return len(self.unit.interactions) > _FEW or sum(len(aim.targets) for aim in self.aims) > _FEW
+
     def _at(self, entry: int, step: Callable[..., Any], *arguments: Any) -> Any:
         """One step for one entry, whose errors are those of the entry."""
         with at_entry(entry if self._is_transaction else None):
             return step(*arguments)
 
-    # First: which resources
-
-    def _aim(self, interaction: Interaction) -> _Aim:
-        match interaction:
-            case Create():
-                return self._aim_of_create(interaction)
-            case Update(ResourceId() as target, resource):
-                return _Aim((checked_target(target, resource),), resource)
-            case Update(Criteria() as criteria, resource):
-                return self._aim_of_update(criteria, resource)
-            case Delete():
-                aim = self._aim_of_delete(interaction)
-                for target in aim.targets:
-                    self.deleted.setdefault(target.type, set()).add(target)
-                return aim
-            case Patch():
-                return self._aim_of_patch(interaction)
-            case _:
-                return _Aim()
-
-    def _aim_of_create(self, create: Create) -> _Aim:
-        """https://hl7.org/fhir/R4/http.html#ccreate"""
-        type = checked_type(create.resource)
-        if create.unless is not None:
-            found = self.asked.only(create.unless, self.deleted.get(type, ())) or self.created.get(
-                create.unless
-            )
-            if found is not None:
-                return _Aim(left=found)
-        target = ResourceId(type, self.rules.new_id())
-        if create.unless is not None:
-            # A second entry with the same criteria means the same resource.
-            self.created[create.unless] = target
-        return _Aim((target,), create.resource)
-
-    def _aim_of_update(self, criteria: Criteria, resource: Resource) -> _Aim:
-        """https://hl7.org/fhir/R4/http.html#cond-update"""
-        type = checked_type(resource)
-        if type != criteria.type:
-            raise Invalid(other_type(type, criteria.type), expression="resourceType")
-        found, given = self.asked.only(criteria) or self.created.get(criteria), resource.get("id")
-        if given is not None:
-            check_id(given, f"{type}.id")
-        if found is None:
-            target = ResourceId(type, self.rules.new_id() if given is None else given)
-            if given is not None:
-                newest = self.asked.newest(target)
-                if newest is not None and not newest.deleted:
-                    raise Conflict(
-                        f"`{criteria}` selects nothing, and `{target}`, the id of the resource, is in use."
-                    )
-            # What two entries make under the same criteria would be one resource: _name refuses that.
-            self.created[criteria] = target
-        else:
-            target = found
-            if given not in (None, found.id):
-                text = f"`{criteria}` selects `{found}`; the resource has the id `{given}`."
-                raise Invalid(Issue("error", "value", text, f"{type}.id"))
-        return _Aim((target,), {**resource, "id": target.id})
-
-    def _aim_of_delete(self, delete: Delete) -> _Aim:
-        """https://hl7.org/fhir/R4/http.html#3.1.0.7.1"""
-        criteria = delete.target
-        if isinstance(criteria, ResourceId):
-            return _Aim((ResourceId(criteria.type, check_id(criteria.id)),))
-        limit = self.rules.max_deletes
-        found = self.asked.matching(criteria, limit + 1)
-        if len(found) > limit:
-            several = "more than one resource" if limit == 1 else f"more than {limit} resources"
-            raise MultipleMatches(f"`{criteria}` selects {several}; nothing was deleted.")
-        if delete.if_match is not None and not found:
-            raise VersionMismatch(
-                f"`{criteria}` selects nothing; If-Match asked for {listed(delete.if_match)}."
-            )
-        return _Aim(found)
-
-    def _aim_of_patch(self, patch: Patch) -> _Aim:
-        """https://hl7.org/fhir/R4/http.html#patch"""
-        target = patch.target
-        if isinstance(target, Criteria):
-            found = self.asked.only(target)
-            if found is None:
-                raise NotFound(f"`{target}` selects no resource that could be patched.")
-            target = found
-        target = ResourceId(target.type, check_id(target.id))
-        newest = self.asked.newest(target)
-        if newest is None:
-            raise NotFound(f"`{target}` is not known.")
-        if newest.deleted:
-            raise Gone(f"`{target}` was deleted.", newest.version_id, newest.last_updated)
-        # Before the patch is tried: to one who has not seen this version, its refusal would say nothing.
-        check_if_match(target, patch.if_match, newest)
-        resource, issues = patch.change(self.asked.content(newest))
-        return _Aim((target,), resource, issues=tuple(issues))
-
     # Second: what they are called
 
-    def _name(self, entry: int, interaction: Interaction, aim: _Aim) -> None:
+    def _name(self, entry: int, interaction: Interaction, aim: Aim) -> None:
         for target in aim.targets:
             if target in self.named:
                 raise Invalid(
@@ -313,9 +230,13 @@ class _Preparation:
 
     # Third: what is written
 
-    def _writes(self, entry: int, interaction: Interaction, aim: _Aim) -> list[Write]:
+    def _writes(self, entry: int, interaction: Interaction, aim: Aim) -> list[Write]:
         if isinstance(interaction, Ask | Attest):
             return []
+        if aim.sources:
+            if_match = interaction.if_match if isinstance(interaction, Restore) else None
+            pairs = zip(aim.targets, aim.sources, strict=True)
+            return [self._restored(entry, target, version, if_match) for target, version in pairs]
         verb = VERBS[type(interaction)]
         if isinstance(interaction, Delete):
             return [
@@ -324,20 +245,37 @@ class _Preparation:
         if aim.resource is None:
             return []
         [target] = aim.targets
-        resource = aim.resource
+        resource = unpacked(aim.resource)
         if self._is_transaction:
             resource = self._resolved(resource, _full_url(interaction))
         issues = aim.issues + self._validated(resource, target, entry)
+        issues = self.warnings.setdefault(issues, issues)
         if_match, if_none_match, skip = None, None, False
         if isinstance(interaction, Update | Patch):
             if_match, skip = interaction.if_match, self.rules.skip_unchanged
         if isinstance(interaction, Update):
             if_none_match, skip = interaction.if_none_match, skip or interaction.skip_unchanged
         printed = Write(entry, verb, target, None, if_match, if_none_match, skip, issues)
-        return [self._printed(printed, resource)]
+        return [self._printed(printed, resource, aim.letter)]
 
-    def _printed(self, write: Write, resource: Resource) -> Write:
-        """The write with the resource in its stored form, and what it will be found by. Raises TooLarge."""
+    def _restored(
+        self, entry: int, target: ResourceId, source: Version | None, if_match: VersionTags | None
+    ) -> Write:
+        """The content of an earlier version once more, or none. It makes a version also where it changes nothing."""
+        if source is None:
+            return Write(entry, "DELETE", target, None, if_match, None, skip_unchanged=False)
+        resource = self.asked.content(source)
+        try:
+            issues = self._validated(resource, target, entry)
+        except Invalid as error:
+            # Of the resources that a commit is undone for, it has to be told which one.
+            found = [replace(issue, text=f"`{source}` is not valid: {issue.text}") for issue in error.issues]
+            raise type(error)(*found) from error
+        write = Write(entry, "PUT", target, None, if_match, None, skip_unchanged=False, issues=issues)
+        return self._printed(replace(write, restores=source.version_id), resource, "u")
+
+    def _printed(self, write: Write, resource: Resource, letter: str) -> Write:
+        """The write with the resource in its stored form, and what it will be found by. Raises TooLarge, Forbidden."""
         printed = template(write.resource_id, resource)
         if len(printed.tail) > MAX_STORED:
             raise TooLarge(
@@ -345,7 +283,15 @@ class _Preparation:
             )
         registry = self.rules.registry
         contents = extract(registry, resource) if registry is not None else None
-        return replace(write, template=printed, contents=contents, registry=registry)
+        permitted = self.unit.access.is_full or self.asked.permits_content(
+            letter, write.resource_id, contents
+        )
+        if not permitted:
+            raise Forbidden(
+                f"To {DONE[letter]} such a {write.resource_id.type} is not allowed with these scopes."
+            )
+        kept = Printed(printed, contents)
+        return replace(write, printed=self.shelf.put(kept) if self._is_large else kept, registry=registry)
 
     # Last: the Provenance of it all
 
@@ -373,7 +319,7 @@ class _Preparation:
         resource = attestation.attested(resource, targets)
         issues = self._validated(resource, target, None)
         write = Write(entry, "POST", target, None, None, None, skip_unchanged=False, issues=issues)
-        return [self._printed(write, resource)]
+        return [self._printed(write, resource, "c")]
 
     def _before(self, write: Write) -> Version | None:
         """The newest version of what is written, which has to be so still when the unit is made."""
@@ -420,6 +366,8 @@ class _Preparation:
         entry = self.named.get(target)
         interaction = self.unit.interactions[entry] if entry is not None else None
         newest = None if isinstance(interaction, Create) else self.asked.newest(target)
+        if entry is None and self.unit.access.is_limited("r", type) and not self.asked.permits("r", target):
+            newest = None
         if entry is None and newest is not None and not newest.deleted:
             return f"{text}/_history/{newest.version_id}"
         if entry is None or isinstance(interaction, Delete):
@@ -451,7 +399,10 @@ class _Preparation:
             contents = [
                 (
                     target,
-                    extract(registry, rewrite(aim.resource, resolver(self.urls, _full_url(interaction)))),
+                    extract(
+                        registry,
+                        rewrite(unpacked(aim.resource), resolver(self.urls, _full_url(interaction))),
+                    ),
                 )
                 for interaction, aim in zip(self.unit.interactions, self.aims, strict=True)
                 for target in aim.targets

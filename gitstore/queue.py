@@ -7,11 +7,13 @@ one durable write. A unit that the writer has taken always gets its outcome; onl
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from gitstore.errors import Locked, Unavailable
 from gitstore.interactions import Outcome
+from gitstore.observing import UNOBSERVED, Observer
 from gitstore.preparation import Prepared
 from gitstore.replication import Series
 
@@ -46,10 +48,17 @@ class Pending:
 class WriteQueue:
     """First come, first served. The thread starts with the first unit."""
 
-    def __init__(self, lead: Callable[[Callable[[], list[Pending]]], None], timeout: float) -> None:
+    def __init__(
+        self,
+        lead: Callable[[Callable[[], list[Pending]]], None],
+        timeout: float,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         """`lead(take)` writes one group: it takes the lock, then calls `take()`, and finishes what it was given."""
         self._lead = lead
         self._timeout = timeout
+        self._observer = observer
+        self._begun: float | None = None
         self._waiting: deque[Pending] = deque()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -65,6 +74,7 @@ class WriteQueue:
                 self._thread = threading.Thread(target=self._run, name="git-fhir writer", daemon=True)
                 self._thread.start()
             self._waiting.extend(pending)
+            self._observer.queued(len(self._waiting))
             self._changed.notify()
 
     def wait(self, pending: Pending) -> None:
@@ -74,6 +84,7 @@ class WriteQueue:
             with self._changed:
                 if not pending.taken and groups == self._groups:
                     self._waiting.remove(pending)
+                    self._observer.queued(len(self._waiting))
                     raise Locked(
                         f"The record is locked by another process for more than {self._timeout:g} s."
                     )
@@ -95,7 +106,14 @@ class WriteQueue:
                     if self._closed:
                         return
                     self._changed.wait()
+            self._begun = time.monotonic()
             self._lead(self._take)
+            self._begun = None
+
+    def busy_for(self) -> float:
+        """Seconds for which the thread has been at its present group, the wait for the lock included."""
+        begun = self._begun
+        return 0.0 if begun is None else time.monotonic() - begun
 
     def _take(self) -> list[Pending]:
         group: list[Pending] = []
@@ -108,4 +126,5 @@ class WriteQueue:
                 group.append(self._waiting.popleft())
                 group[-1].taken = True
             self._groups += 1
+            self._observer.queued(len(self._waiting))
         return group

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Literal
 
 from gitstore.errors import ForeignCommit, Invalid, RepositoryDamaged
+from gitstore.fhir.ids import ResourceId
 from gitstore.git import layout
 from gitstore.git.history import Step, chain, walk
 from gitstore.git.message import Message, parse_message
@@ -14,6 +17,9 @@ from gitstore.version import Commit
 
 OnProgress = Callable[[int, int], None]
 """Called with how many commits are done and how many there are."""
+
+Standing = Callable[[ResourceId], Literal["there", "absent", "purged"]]
+"""Whether a resource has a file in the tree; "purged" where only its newest version has been purged."""
 
 _EVERY = 1000
 
@@ -31,10 +37,15 @@ def replay(
     """
     ids = list(ids)
     for step in walk(repository, ids, tip.id if tip else None):
-        commit, message = read_step(step, tip)
-        blobs = [step.files[layout.path(change.resource_id)] for change in message.changes]
+        commit, message = read_step(step, tip, partial(index.standing, connection))
+        blobs = [step.files.get(layout.path(change.resource_id)) for change in message.changes]
         try:
-            index.apply(connection, commit, message.changes, blobs)
+            if message.interaction == "purge":
+                index.apply(connection, commit, (), ())
+                index.note_purged(connection, commit, message.purged)
+            else:
+                purged = {one.resource_id for one in message.purged}
+                index.apply(connection, commit, message.changes, blobs, purged=purged)
         except RepositoryDamaged as error:
             raise _foreign(step.id, str(error)) from error
         tip = commit
@@ -57,20 +68,23 @@ def missing(repository: Repository, tip: Commit | None, main: str) -> list[str]:
     return chain(repository, main, tip.id if tip else None)
 
 
-def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
-    """A commit of the chain, which follows `before`, as one of ours. Raises ForeignCommit, saying what it isn't."""
+def read_step(step: Step, before: Commit | None, standing: Standing) -> tuple[Commit, Message]:
+    """A commit of the chain, which follows `before`, as one of ours. Raises ForeignCommit, saying what it isn't.
+
+    `standing` says of a resource how `before` left it.
+    """
     try:
         message = parse_message(step.commit.message)
     except Invalid as error:
         raise _foreign(step.id, str(error)) from error
-    if (message.interaction == "adopt") != (message.adopts is not None):
+    if (message.interaction == "adopt") != (message.adopts is not None or message.cut):
         raise _foreign(step.id, "an adopt commit, and no other, has an FHIR-Adopts trailer")
     if list(step.commit.parents) != [id for id in (before and before.id, message.adopts) if id]:
         raise _foreign(step.id, f"it has the parents {', '.join(step.commit.parents) or 'none'}")
     if before is not None and message.last_updated <= before.last_updated:
         raise _foreign(step.id, "its FHIR-Last-Updated is not later than that of the commit before it")
     expected: dict[str, bool] = dict.fromkeys(layout.FIRST_FILES, False) if before is None else {}
-    expected |= {layout.path(change.resource_id): change.verb == "DELETE" for change in message.changes}
+    expected |= _expected(message, standing, step.id)
     if len({change.resource_id for change in message.changes}) != len(message.changes):
         raise _foreign(step.id, "it makes two versions of one resource")
     found = {path: blob is None for path, blob in step.files.items()}
@@ -87,6 +101,25 @@ def read_step(step: Step, before: Commit | None) -> tuple[Commit, Message]:
         message.idempotency,
     )
     return commit, message
+
+
+def _expected(message: Message, standing: Standing, id: str) -> dict[str, bool]:
+    """Which paths a commit of ours changes, and whether the file is gone: what was purged left none behind."""
+    if message.interaction == "purge":
+        if message.changes or not message.purged:
+            raise _foreign(id, "a purge commit makes no version, and says what it took out")
+        return {}
+    purged = {(one.resource_id, one.version_id) for one in message.purged}
+    if purged - {(change.resource_id, change.version_id) for change in message.changes}:
+        raise _foreign(id, "an FHIR-Purged trailer names a version that it doesn't make")
+    expected = {}
+    for change in message.changes:
+        is_purged = (change.resource_id, change.version_id) in purged
+        stands = standing(change.resource_id) if is_purged or change.verb == "DELETE" else "there"
+        # A deletion of what isn't there is none of ours, unless it isn't there any more.
+        if stands == "there" or not (is_purged or stands == "purged"):
+            expected[layout.path(change.resource_id)] = is_purged or change.verb == "DELETE"
+    return expected
 
 
 def _foreign(id: str, reason: str) -> ForeignCommit:

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from gitstore.aims import Rules
 from gitstore.errors import Conflict, Invalid, NotFound, Unprocessable
 from gitstore.fhir import Resource
 from gitstore.fhir.dates import SECOND, format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.fhir.stored import template
-from gitstore.git.commits import format_commit
+from gitstore.git.commits import Sign, format_commit
 from gitstore.git.message import Message, format_message, safe_author, safe_request_id, safe_words
 from gitstore.git.pack import COMMIT, Pack
 from gitstore.interactions import Delete, Unit, Update
-from gitstore.preparation import Prepared, Rules, at_entry, prepare
+from gitstore.preparation import Prepared, at_entry, prepare
 from gitstore.snapshot import Snapshot
 from gitstore.transaction import Planned
 from gitstore.version import Author, Change, Commit, Idempotency, Verb, Version
@@ -138,7 +139,7 @@ def _prepared(replica: Replica, rules: Rules) -> PreparedReplica:
         safe_author(replica.author),
         safe_request_id(replica.request_id),
         safe_words(replica.words),
-        sum(len(write.template.tail) + 256 if write.template else 256 for write in writes),
+        sum(256 if (kept := write.template) is None else len(kept.tail) + 256 for write in writes),
         replica=replica,
     )
 
@@ -168,8 +169,7 @@ def plan_replica(prepared: PreparedReplica, before: Commit, newest: Newest) -> l
         with at_entry(version.entry):
             _check_next(version, newest(version.resource_id))
         change = Change(version.verb, version.resource_id, version.version_id)
-        body = write.template.fill(version.version_id, replica.last_updated) if write.template else None
-        planned.append(Planned(write, change, body, None))
+        planned.append(Planned(write, change, replica.last_updated, None))
     return planned
 
 
@@ -184,13 +184,15 @@ def _check_next(version: ReplicaVersion, newest: Version | None) -> None:
         raise Conflict(f"`{resource_id}` is in use, and version {version.version_id} would create it.")
 
 
-def earlier_first_commit(first: Commit, instant: int, tree: bytes, committer: Author, pack: Pack) -> Commit:
+def earlier_first_commit(
+    first: Commit, instant: int, tree: bytes, committer: Author, pack: Pack, sign: Sign
+) -> Commit:
     """The first commit of a record that has no other, as if it had been made at an earlier instant.
 
     A history older than the empty record that takes it over could not follow the commit which is there.
     """
     text = format_message(Message(first.interaction, (), instant))
-    data = format_commit(tree, None, first.author, committer, instant, text)
+    data = sign(format_commit(tree, None, first.author, committer, instant, text))
     return replace(first, id=pack.add(COMMIT, data).hex(), last_updated=instant)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gitstore.errors import Invalid, Issue, NotFound, NotSupported
+from gitstore.errors import Invalid, Issue, NotFound, NotSupported, TooCostly
 from gitstore.fhir import Resource, json
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
@@ -14,10 +14,12 @@ from gitstore.fhir.terminology import Terminology
 from gitstore.git.repository import Repository
 from gitstore.search import includes, index, labels, select, versions
 from gitstore.search.criteria import Limits, parse, parse_filter
-from gitstore.search.filters import Query, Strings
+from gitstore.search.filters import All, Filter, Query, Strings
 from gitstore.search.index import Connection
 from gitstore.search.parameters import Registry
 from gitstore.search.select import Cursor, Match, Page
+from gitstore.search.sight import EVERYTHING
+from gitstore.seeing import Seeing
 from gitstore.version import Commit, Version
 
 DEFAULT_COUNT = 50
@@ -103,8 +105,12 @@ class Searching:
         commit: Commit,
         limits: Limits,
         steps: int,
+        seeing: Seeing | None = None,
     ) -> None:
-        """`steps` is how much work one search may cause, in steps of SQLite's machine."""
+        """`steps` is how much work one search may cause, in steps of SQLite's machine.
+
+        With `seeing` the resources that it doesn't see are as if they weren't there.
+        """
         if registry is None:
             raise NotSupported("There is no search in this record: `fhir.search` is off.")
         self._connection = connection
@@ -113,6 +119,7 @@ class Searching:
         self._commit = commit
         self._limits = limits
         self._steps = steps
+        self._seeing = seeing
         self._terminology = _Terminology(self._find)
 
     def page(
@@ -140,15 +147,15 @@ class Searching:
                 terminology=self._terminology,
                 now=commit.last_updated,
             )
+            if self._seeing is not None:
+                query = self._seeing.sight.within(query)
             count = min(DEFAULT_COUNT if query.count is None else query.count, MAX_COUNT)
             if count == 0 or query.summary == "count":
                 counted = select.total(self._connection, query)
                 return SearchPage(commit, query, [], [], counted, None, None, first=place is None)
             cursor, upto = (None, None) if place is None else (place.cursor, place.sequence)
             found = select.page(self._connection, query, count, cursor, upto)
-            included = self._as_of(
-                commit, includes.include(self._connection, query, found.matches, MAX_INCLUDED)
-            )
+            included = self._as_of(commit, self._included(query, found))
             total = place.total if place is not None else self._total(query, found)
             generation = index.generation(self._connection)
             following, preceding = (
@@ -176,19 +183,49 @@ class Searching:
                 terminology=self._terminology,
                 now=self._commit.last_updated,
             )
+            return self._matching(filter, type, limit)
+
+    def _matching(self, filter: Filter, type: str, limit: int) -> list[ResourceId]:
+        if self._seeing is None:
             return select.matching(self._connection, filter, type, limit)
+        query = self._seeing.sight.within(Query((type,), filter))
+        return select.matching(self._connection, query.filter, type, limit)
+
+    def _included(self, query: Query, found: Page) -> list[Version]:
+        connection, seeing = self._connection, self._seeing
+        if seeing is None:
+            return includes.include(connection, query, found.matches, MAX_INCLUDED)
+        included = includes.include(
+            connection, query, found.matches, MAX_INCLUDED, lambda keys: seeing.keys(connection, "r", keys)
+        )
+        # A reference may name a past version, and a page may be pinned to one.
+        return [version for version in included if seeing.version(connection, version)]
 
     def labels(self, type: str | None) -> Resource:
         """See `Snapshot.labels`."""
         found: dict[str, dict[tuple[str, str], Any]] = {"profile": {}, "security": {}, "tag": {}}
+        types = (type,) if type else RESOURCE_TYPES
         with select.limited(self._connection, self._steps):
-            carriers = labels.carriers(self._connection, self._registry, (type,) if type else RESOURCE_TYPES)
+            carriers = self._carriers(types)
         for version in carriers:
             meta = json.loads_trusted(self._repository.blob(version.blob or ""))["meta"]
             for name, those in found.items():
                 for label in _labels(meta, name):
                     those.setdefault(_identity(label), label)
         return {name: [those[key] for key in sorted(those)] for name, those in found.items() if those}
+
+    def _carriers(self, types: Sequence[str]) -> list[Version]:
+        """Resources that together have all labels there are. To one who doesn't see all, these are all he sees."""
+        seeing = self._seeing
+        if seeing is None or seeing.sight.limit("s", types) == EVERYTHING:
+            return labels.carriers(self._connection, self._registry, types)
+        query = seeing.sight.within(Query(tuple(types), All()))
+        found = select.page(self._connection, query, labels.LIMIT)
+        if found.next is not None:
+            raise TooCostly(
+                f"These labels are those of more than {labels.LIMIT} resources. Ask for one type."
+            )
+        return [match.version for match in found.matches]
 
     def _pinned(self, place: Place) -> Commit:
         commit = versions.commit_at(self._connection, place.sequence)
@@ -212,16 +249,20 @@ class Searching:
                 found.append(version)
             else:
                 then = versions.newest(self._connection, version.resource_id, commit.sequence)
-                if then is not None and not then.deleted:
+                if then is not None and not then.deleted and self._is_seen(then):
                     found.append(then)
         return found
+
+    def _is_seen(self, version: Version) -> bool:
+        return self._seeing is None or self._seeing.version(self._connection, version)
 
     def _find(self, canonical: str) -> Resource | None:
         """The CodeSystem or ValueSet of a canonical URL, the newest of several; or of a reference, `ValueSet/1`."""
         type, _, id = canonical.partition("/")
         if type in ("CodeSystem", "ValueSet"):
             named = versions.newest(self._connection, ResourceId(type, id), self._commit.sequence)
-            return self._resource(named) if named is not None and not named.deleted else None
+            is_there = named is not None and not named.deleted and self._is_seen(named)
+            return self._resource(named) if named is not None and is_there else None
         url, _, wanted = canonical.partition("|")
         for type in ("CodeSystem", "ValueSet"):
             parameter = self._registry.find(type, "url")
@@ -232,6 +273,7 @@ class Searching:
                 version
                 for resource_id in select.matching(self._connection, filter, type, limit=100)
                 if (version := versions.newest(self._connection, resource_id, self._commit.sequence))
+                and self._is_seen(version)
             ]
             for version in sorted(found, key=lambda each: -each.last_updated):
                 resource = self._resource(version)

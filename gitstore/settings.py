@@ -36,3 +36,16 @@ class Settings:
     base_url: str | None = None
     cors_origin: tuple[str, ...] = ()
     trusted_proxy: tuple[str, ...] = ()
+    min_free: int = 256 * MIB
+    receive_timeout: float = 30.0
+    issuer: tuple[str, ...] = ()
+    audience: tuple[str, ...] = ()
+    anonymous_scope: str | None = None
+    withhold: tuple[str, ...] = ()
+    access_journal: Literal["on", "off"] = "on"
+    max_in_flight: int = 24
+    audit_events: Literal["off", "on"] = "off"
+    as_of_cache: int = 4
+    signing_key: str | None = None
+    max_clones: int = 2
+    clone_timeout: float = 3600.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from gitstore.errors import Gone, NotFound, StorageFailed
@@ -12,7 +12,7 @@ from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import Repository
-from gitstore.search import index, integrity, versions
+from gitstore.search import index, integrity, spans, versions
 from gitstore.search.index import Connection
 from gitstore.search.rows import Rows
 from gitstore.search.versions import Cursor, Period
@@ -27,12 +27,19 @@ Select: TypeAlias = Callable[[Criteria, int], list[ResourceId]]
 """The first so many resources that criteria select."""
 
 
+Noted: TypeAlias = Callable[[Version, bytes], None]
+"""Is told each body that is given out."""
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Versions of a history, newest first; `total` counts all pages. The cursors lead to the pages beside it."""
+    """Versions of a history, newest first; `total` counts all pages. The cursors lead to the pages beside it.
+
+    Who sees a part of the record only is not always told a total: it would take too much work.
+    """
 
     versions: list[Version]
-    total: int
+    total: int | None
     older: Cursor | None
     newer: Cursor | None
 
@@ -51,6 +58,7 @@ class Snapshot:
         self._connect = connect
         self._repository = repository
         self._searching = searching
+        self.noted: Noted | None = None
 
     def read(self, resource_id: ResourceId) -> Version:
         """The current version. Raises NotFound, or Gone where the resource is deleted."""
@@ -58,18 +66,32 @@ class Snapshot:
         if found is None:
             raise NotFound(f"`{resource_id}` is not known.")
         if found.deleted:
-            raise Gone(f"`{resource_id}` was deleted.", found.version_id, found.last_updated)
+            raise self._gone(found) or Gone(
+                f"`{resource_id}` was deleted.", found.version_id, found.last_updated
+            )
         return found
 
+    def _gone(self, found: Version) -> Gone | None:
+        """The refusal of a version that was purged: by whom and when, and not why. None for any other."""
+        if found.purged is None:
+            return None
+        commit = versions.commit_at(self._connect(), found.purged)
+        if commit is None:
+            return Gone(f"`{found}` was purged.", found.version_id, found.last_updated)
+        text = f"`{found}` was purged by {commit.author.name} on {format_instant(commit.last_updated)}."
+        return Gone(text, found.version_id, commit.last_updated)
+
     def version(self, resource_id: ResourceId, version_id: VersionId) -> Version:
-        """One version, which may be a deletion. Raises NotFound."""
+        """One version, which may be a deletion. Raises NotFound, and Gone where it was purged."""
         found = versions.version(self._connect(), resource_id, version_id, self.commit.sequence)
         if found is None:
             raise NotFound(f"`{resource_id}` has no version {version_id}.")
+        if (gone := self._gone(found)) is not None:
+            raise gone
         return found
 
     def vread(self, resource_id: ResourceId, version_id: VersionId) -> Version:
-        """One version with content. Raises NotFound, or Gone where that version is a deletion."""
+        """One version with content. Raises NotFound, or Gone where that version is a deletion or was purged."""
         found = self.version(resource_id, version_id)
         if found.deleted:
             raise Gone(
@@ -85,23 +107,42 @@ class Snapshot:
         *,
         since: int | None = None,
         at: tuple[int, int] | None = None,
+        author: str | None = None,
         cursor: Cursor | None = None,
         count: int = 50,
     ) -> HistoryPage:
         """A page of the history of an instance, a type, or of everything. https://hl7.org/fhir/R4/http.html#history
 
         `since` is an inclusive instant; `at` a half-open interval of instants: what was current at some time in it.
-        Raises NotFound for an instance that never existed.
+        `author` is a name or a mail address: only what they wrote.
+        What was purged is left out. Raises NotFound for an instance that never existed, Gone for one that was purged whole.
         """
         connection = self._connect()
-        period = self._period(connection, since, at)
+        period = replace(self._period(connection, since, at), author=author)
         # One more than asked for shows whether there is another page.
         if isinstance(scope, ResourceId):
-            if versions.newest(connection, scope, self.commit.sequence) is None:
-                raise NotFound(f"`{scope}` is not known.")
+            self._check_known(scope, versions.newest(connection, scope, self.commit.sequence))
             found, total = versions.instance_history(connection, scope, period, cursor, count + 1)
         else:
             found, total = versions.history(connection, scope, period, cursor, count + 1)
+        return self._page(scope, found, total, cursor, count)
+
+    def _check_known(self, resource_id: ResourceId, newest: Version | None) -> None:
+        if newest is None:
+            raise NotFound(f"`{resource_id}` is not known.")
+        known = versions.all_of(self._connect(), resource_id) if newest.purged is not None else []
+        if known and all(version.purged is not None for version in known):
+            raise self._gone(newest) or NotFound(f"`{resource_id}` is not known.")
+
+    def _page(
+        self,
+        scope: ResourceId | str | None,
+        found: list[Version],
+        total: int | None,
+        cursor: Cursor | None,
+        count: int,
+    ) -> HistoryPage:
+        """The page of versions of which one more than asked for may have been found."""
         more = len(found) > count
         backward = cursor is not None and cursor.newer
         page = (found[1:] if backward else found[:-1]) if more else found
@@ -109,9 +150,9 @@ class Snapshot:
         if page:
             is_instance = isinstance(scope, ResourceId)
             if more or backward:
-                older = _cursor(page[-1], is_instance, newer=False)
+                older = cursor_of(page[-1], is_instance, newer=False)
             if (more and backward) or (cursor is not None and not cursor.newer):
-                newer = _cursor(page[0], is_instance, newer=True)
+                newer = cursor_of(page[0], is_instance, newer=True)
         return HistoryPage(page, total, older, newer)
 
     def _period(self, connection: Connection, since: int | None, at: tuple[int, int] | None) -> Period:
@@ -182,13 +223,57 @@ class Snapshot:
         """The newest version, which may be a deletion; None where there never was one."""
         return versions.newest(self._connect(), resource_id, self.commit.sequence)
 
+    def is_seen(self, version: Version) -> bool:  # noqa: ARG002 - Restricted looks
+        """Whether whoever asks may read a version that was found otherwise."""
+        return True
+
+    def permits(self, letter: str, resource_id: ResourceId) -> bool:  # noqa: ARG002 - Restricted looks
+        """Whether whoever asks may do what a letter of "cruds" stands for with a resource that is or was there."""
+        return True
+
+    def permits_content(self, letter: str, resource_id: ResourceId, rows: Rows | None) -> bool:  # noqa: ARG002 - Restricted looks
+        """Whether whoever asks may write what searches would find by these rows."""
+        return True
+
+    def standing(self, resource_id: ResourceId) -> Version | None:
+        """As `newest`, for the one who writes it and no one else: it is there whoever asks."""
+        return versions.newest(self._connect(), resource_id, self.commit.sequence)
+
     def counts(self) -> dict[str, int]:
         """How many resources there are and not deleted, by type; types without any are left out."""
         return versions.counts(self._connect(), self.commit.sequence)
 
     def changes(self, commit: Commit) -> list[Version]:
-        """What a commit changed, in the order of its trailers."""
+        """What a commit changed, in the order of its trailers; not what was purged of it."""
+        return [version for version in self.all_changes(commit) if version.purged is None]
+
+    def all_changes(self, commit: Commit) -> list[Version]:
+        """As `changes`, with the versions that were purged."""
         return versions.changes(self._connect(), commit.sequence)
+
+    def made(self, commit: Commit) -> list[Version]:
+        """As `changes`, but all or nothing. Raises NotFound where whoever asks may not read all of it, past and present,
+        and Gone where some of it was purged."""
+        made = self.all_changes(commit)
+        for version in made:
+            if (gone := self._gone(version)) is not None:
+                raise gone
+        return made
+
+    def spans(
+        self, after: Commit, types: Sequence[str], cursor: Cursor | None, count: int
+    ) -> list[tuple[Version, Version | None]]:
+        """Resources that changed since a commit: the version now, and then. For `changes`, which looks at what is seen."""
+        connection = self._connect()
+        found: list[tuple[Version, Version | None]] = []
+        for span in spans.spans(connection, after.sequence, self.commit.sequence, types, cursor, count):
+            last, first = (
+                versions.version(connection, span.resource_id, VersionId(number), self.commit.sequence)
+                for number in (span.last, span.first)
+            )
+            assert last is not None  # or it would have no span
+            found.append((last, first))
+        return found
 
     def last_change(self, type: str) -> str | None:
         """The id of the last commit that changed a resource of this type; None where there is none."""
@@ -211,6 +296,11 @@ class Snapshot:
 
     def at(self, commit: Commit) -> Snapshot:
         """The record as an earlier commit left it."""
+        found = self._of(commit)
+        found.noted = self.noted
+        return found
+
+    def _of(self, commit: Commit) -> Snapshot:
         return Snapshot(commit, self._connect, self._repository, self._searching)
 
     def dangling(self, resource_id: ResourceId) -> list[ResourceId]:
@@ -225,7 +315,10 @@ class Snapshot:
         """The resource as it is stored: UTF-8 JSON, two-space indent, final newline. Not for a deletion."""
         if version.blob is None:
             raise Gone(f"`{version}` is a deletion.", version.version_id, version.last_updated)
-        return self._repository.blob(version.blob)
+        data = self._repository.blob(version.blob)
+        if self.noted is not None:
+            self.noted(version, data)
+        return data
 
 
 def as_indexed(connect: Callable[[], Connection], repository: Repository) -> Snapshot:
@@ -236,7 +329,8 @@ def as_indexed(connect: Callable[[], Connection], repository: Repository) -> Sna
     return Snapshot(commit, connect, repository)
 
 
-def _cursor(version: Version, is_instance: bool, *, newer: bool) -> Cursor:
+def cursor_of(version: Version, is_instance: bool, *, newer: bool) -> Cursor:
+    """The boundary right beside a version of a history."""
     if is_instance:
         return Cursor(version.version_id, 0, newer)
     return Cursor(version.commit.sequence, version.position, newer)

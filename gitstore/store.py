@@ -4,84 +4,79 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import lru_cache
 
+from gitstore.access import FULL_ACCESS, Access
 from gitstore.adoption import Adoption, examine
+from gitstore.aims import Rules
 from gitstore.canonicals import Canonicals
 from gitstore.errors import (
     ForeignCommit,
+    Locked,
     NotFound,
+    Outdated,
     RepositoryRefused,
     StorageFailed,
     StoreError,
+    TooCostly,
 )
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId
+from gitstore.founding import now
 from gitstore.git import layout
-from gitstore.git.commits import format_commit
-from gitstore.git.message import Message, format_message, parse_message
-from gitstore.git.pack import BLOB, COMMIT, Pack
-from gitstore.git.repository import Repository, create
-from gitstore.git.trees import Trees, nest
+from gitstore.git.commits import Sign, unsigned
+from gitstore.git.message import parse_message
+from gitstore.git.pack import Pack
+from gitstore.git.repository import Repository
+from gitstore.git.rewritten import successor
+from gitstore.git.signing import signer
 from gitstore.git.writer import Writer
+from gitstore.hindsight import Hindsight
 from gitstore.idempotency import done_before
 from gitstore.indexing import Indexing
 from gitstore.interactions import Interaction, Outcome, Unit
+from gitstore.journal.checking import check
 from gitstore.maintenance import Maintained, Maintenance
-from gitstore.preparation import Prepared, Rules, prepare
+from gitstore.observing import UNOBSERVED, Observer
+from gitstore.past import PATIENCE, Past, Sources
+from gitstore.preparation import Prepared, prepare
+from gitstore.purgeable import Selection, Target
+from gitstore.purging import Erased, Purging
 from gitstore.queue import Pending, WriteQueue
 from gitstore.replay import OnProgress, missing, replay
 from gitstore.replication import (
     Replica,
     prepare_series,
 )
+from gitstore.restricted import Restricted
+from gitstore.rewinding import Rewinding
 from gitstore.search import index, versions
 from gitstore.search.criteria import Limits
 from gitstore.search.described import Indexed, described
 from gitstore.search.index import Index
 from gitstore.search.parameters import Parameter
+from gitstore.search.sight import Sight
+from gitstore.search.states import States
 from gitstore.searching import Searching
+from gitstore.seeing import Seeing
 from gitstore.settings import Settings
 from gitstore.snapshot import Snapshot, as_indexed
 from gitstore.statistics import Statistics, take
 from gitstore.verify import Finding, verify
-from gitstore.version import SERVER, Author, Commit, Idempotency
+from gitstore.version import Author, Commit, Idempotency, Version
+from gitstore.vitals import Vitals
 from gitstore.writing import Writing
 
-
-def now() -> int:
-    """The clock: microseconds since 1970 UTC."""
-    return time.time_ns() // 1000
+_ACCESSES = 256
+"""So many of them are known at once, each with what it has been found to see."""
 
 
 def random_id() -> str:
     """An id that no one can guess, for a created resource."""
     return str(uuid.uuid4())
-
-
-def init(path: str | os.PathLike[str], *, clock: Callable[[], int] = now, author: Author = SERVER) -> str:
-    """Make an empty record, a bare repository with its first commit; returns its git directory.
-
-    Raises RepositoryRefused where the folder is not empty or can't be made.
-    """
-    git_dir = create(path)
-    pack = Pack()
-    files = {name: pack.add(BLOB, text.encode()) for name, text in layout.FIRST_FILES.items()}
-    tree = Trees(lambda _: b"").edit(None, nest(files), pack)
-    assert tree is not None
-    instant = clock()
-    text = format_message(Message("init", (), instant))
-    commit = pack.add(COMMIT, format_commit(tree, None, author, SERVER, instant, text))
-    writer = Writer(git_dir)
-    try:
-        with writer.locked():
-            writer.publish(pack, None, commit.hex())
-    finally:
-        writer.close()
-    return git_dir
 
 
 class Store:
@@ -94,6 +89,7 @@ class Store:
         settings: Settings,
         clock: Callable[[], int],
         new_id: Callable[[], str],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """Use `open`."""
         self.settings = settings
@@ -101,12 +97,31 @@ class Store:
         self._index = search_index
         self._clock = clock
         self._new_id = new_id
+        self._observer = observer
         self._writer: Writer | None = None
         self._maintenance: Maintenance | None = None
-        self._queue = WriteQueue(self._lead, settings.lock_timeout)
+        self._queue = WriteQueue(self._lead, settings.lock_timeout, observer)
         self.canonicals = Canonicals(lambda: as_indexed(search_index.reader, repository))
         self._validate = self.canonicals.validator(settings.validation)
         self._indexing = Indexing(repository, search_index, None, searchable=settings.search == "on")
+        # What was found out about an access is of use to its next request.
+        self._judges = lru_cache(_ACCESSES)(
+            lambda access, registry: Seeing(Sight(access, registry), repository)
+        )
+        self.vitals = Vitals(repository, search_index, self._indexing, settings, clock, observer)
+        durable = settings.durability == "full"
+        states = States(search_index, settings.as_of_cache, min_free=settings.min_free, durable=durable)
+        self.rewinding = Rewinding(repository, states)
+        self._sources = Sources(
+            repository,
+            search_index,
+            self.rewinding,
+            Hindsight(repository),
+            settings,
+            observer,
+            self.snapshot,
+            self._seeing,
+        )
 
     @classmethod
     def open(
@@ -118,12 +133,14 @@ class Store:
         new_id: Callable[[], str] = random_id,
         cache_folder: str | None = None,
         more_objects: Sequence[str] = (),
+        observer: Observer = UNOBSERVED,
     ) -> Store:
         """Open the record in a git directory (see `discover`), and bring its index up to date.
 
         Where the git directory can't be written by us, the index is a private one in `cache_folder`.
         `more_objects` are other object folders to read, such as that of a push which its hooks are to judge: `foreign`.
-        Raises RepositoryRefused where there is no record of a format that this version knows.
+        Raises RepositoryRefused where there is no record of a format that this version knows, Invalid for a signing key
+        that can't be used.
         """
         git_dir = os.path.abspath(path)
         repository = Repository(git_dir, more_objects)
@@ -138,14 +155,16 @@ class Store:
             name = hashlib.sha256(os.path.realpath(git_dir).encode()).hexdigest()[:32]
             folder = os.path.join(cache_folder, name)
         settings = settings or Settings()
+        sign = unsigned if is_private else signer(settings.signing_key, git_dir)
         search_index = Index(
             folder,
             base_url=settings.base_url,
             all_references=settings.referential_integrity == "enforce",
         )
-        store = cls(repository, search_index, settings, clock, new_id)
+        search_index.on_other = repository.forget
+        store = cls(repository, search_index, settings, clock, new_id, observer)
         if not is_private:
-            store._open_writer()
+            store._open_writer(sign)
         try:
             store._indexing.freshen()
         except BaseException:
@@ -155,6 +174,7 @@ class Store:
 
     def close(self) -> None:
         """Write what waits, and let go of everything."""
+        self.rewinding.close()
         self._queue.close()
         if self._maintenance is not None:
             self._maintenance.close()
@@ -171,39 +191,73 @@ class Store:
 
     # Reading
 
-    def snapshot(self, sequence: int | None = None) -> Snapshot:
-        """The record now, or as the commit of this sequence left it. Raises NotFound where there is no such commit."""
+    def snapshot(self, sequence: int | None = None, access: Access = FULL_ACCESS) -> Snapshot:
+        """The record now, or as the commit of this sequence left it, as the access sees it.
+
+        Raises NotFound where there is no such commit.
+        """
         connection = self._reader()
         commit = versions.tip(connection) if sequence is None else versions.commit_at(connection, sequence)
         if commit is None:
             raise NotFound(f"The record has no commit number {sequence}.")
-        return Snapshot(commit, self._index.reader, self._repository)
+        if access.is_full:
+            return Snapshot(commit, self._index.reader, self._repository)
+        seeing = self._seeing(access, connection)
+        return Restricted(commit, self._index.reader, self._repository, None, seeing, self._index.steadily)
 
     @contextmanager
-    def reading(self) -> Iterator[Snapshot]:
+    def reading(self, access: Access = FULL_ACCESS) -> Iterator[Snapshot]:
         """The record now, for the length of a block in which it can be searched: other snapshots can't be."""
         self._reader()
         with self._index.reading() as connection:
             tip = versions.tip(connection)
             assert tip is not None
-            yield self._searchable(tip, connection)
+            try:
+                yield self._searchable(tip, connection, access)
+            except TooCostly:
+                self._observer.refused_as_too_costly()
+                raise
 
-    def _searchable(self, commit: Commit, connection: index.Connection) -> Snapshot:
+    def _searchable(
+        self, commit: Commit, connection: index.Connection, access: Access = FULL_ACCESS
+    ) -> Snapshot:
         settings = self.settings
+        seeing = None if access.is_full else self._seeing(access, connection)
 
         def searching(source: index.Connection, commit: Commit) -> Searching:
             limits = Limits(max_chain=settings.max_chain)
             registry = self._index.registry(connection)
-            return Searching(source, self._repository, registry, commit, limits, settings.search_limit)
+            return Searching(
+                source, self._repository, registry, commit, limits, settings.search_limit, seeing
+            )
 
-        return Snapshot(commit, lambda: connection, self._repository, searching)
+        if seeing is None:
+            return Snapshot(commit, lambda: connection, self._repository, searching)
+        return Restricted(
+            commit, lambda: connection, self._repository, searching, seeing, lambda: nullcontext(connection)
+        )
 
-    def snapshot_before(self, instant: int) -> Snapshot:
+    def _seeing(self, access: Access, connection: index.Connection) -> Seeing:
+        return self._judges(access, self._index.registry(connection))
+
+    def snapshot_before(self, instant: int, access: Access = FULL_ACCESS) -> Snapshot:
         """The record as it was right before an instant. Raises NotFound where it did not exist yet."""
         sequence = versions.sequence_before(self._reader(), instant)
         if sequence == 0:
             raise NotFound(f"The record did not exist before {format_instant(instant)}.")
-        return self.snapshot(sequence)
+        return self.snapshot(sequence, access)
+
+    def body(self, version: Version) -> bytes:
+        """A resource as it is stored, for the server's own use. Not for a deletion."""
+        return self._repository.blob(version.blob or "")
+
+    @property
+    def git_dir(self) -> str:
+        return self._repository.git_dir
+
+    def past(self, commit: Commit, patience: float | None = PATIENCE) -> Past:
+        """The record as a commit of it left it; its first search may have to wait, `patience` seconds at most."""
+        return Past(self._sources, commit, patience)
 
     def search_parameters(self, type: str) -> Mapping[str, Parameter]:
         """The search parameters of a resource type by their codes; none where `fhir.search` is off."""
@@ -221,8 +275,11 @@ class Store:
     def _reader(self) -> index.Connection:
         """An index to answer from: one that is behind catches up first."""
         if self._writer is not None and self._writer.index_is_behind():
-            with self._indexing.locked():
-                self._indexing.catch_up()
+            try:
+                with self._indexing.locked():
+                    self._indexing.catch_up()
+            except Outdated:
+                self._indexing.replace_outdated()
         return self._index.reader()
 
     def resolve(self, revision: str) -> Commit:
@@ -230,7 +287,7 @@ class Store:
 
         Raises NotFound where git knows none, or it is not on the record.
         """
-        id = self._repository.resolve(revision)
+        id = self._commit_id(revision)
         connection = self._index.reader()
         try:
             message = parse_message(self._repository.commit(id).message)
@@ -241,9 +298,26 @@ class Store:
             raise NotFound(f"`{revision}` is not on the record.")
         return found
 
+    def _commit_id(self, revision: str) -> str:
+        """A commit that a purge has replaced is cited by its old id, or the beginning of it, for all time."""
+        git_dir = self._repository.git_dir
+        if len(revision) == 40 and (new := successor(git_dir, revision)) is not None:
+            return new
+        try:
+            return self._repository.resolve(revision)
+        except NotFound:
+            if (new := successor(git_dir, revision)) is None:
+                raise
+            return new
+
     def message(self, commit: Commit) -> str:
         """The author's words in a commit's message: why; empty where there are none."""
         return parse_message(self._repository.commit(commit.id).message).words
+
+    def add_tag(self, name: str, commit: Commit, author: Author, message: str) -> bool:
+        """An annotated tag on a commit of the record; False, and nothing is done, where there is one of this name."""
+        self._check_writable()
+        return self._repository.add_tag(name, commit.id, author, message, self._clock())
 
     def maintain(self, *, full: bool = False) -> Maintained:
         """Tidy up the record now: see `gitstore.maintenance`, which mostly does so by itself. Reads and writes go on.
@@ -255,9 +329,10 @@ class Store:
         return self._maintenance.run(full=full)
 
     def verify(self, progress: OnProgress | None = None) -> Iterator[Finding]:
-        """Everything about the record and its index that contradicts itself; nothing for a sound one."""
+        """Everything about the record, its index and its access journal that contradicts itself; nothing for sound ones."""
         connection = self._index.reader()
-        return verify(self._repository, connection, self._index.registry(connection), progress)
+        yield from verify(self._repository, connection, self._index.registry(connection), progress)
+        yield from check(self._repository.git_dir)
 
     # Writing
 
@@ -270,13 +345,15 @@ class Store:
         message: str | None = None,
         interaction: str | None = None,
         idempotency: Idempotency | None = None,
+        agent: str | None = None,
+        access: Access = FULL_ACCESS,
     ) -> list[Outcome]:
         """Do one unit of work: all interactions in one commit, or none. Durable when it returns.
 
         The outcomes stand in the order of the interactions. Raises any StoreError; for a "transaction" it names the
         entry at fault. Only NotConfirmed is raised for a unit that has happened.
         """
-        unit = Unit(interactions, author, request_id, message, interaction, idempotency)
+        unit = Unit(interactions, author, request_id, message, interaction, idempotency, agent, access)
         if (earlier := self._done_before(unit)) is not None:
             return earlier
         pending = Pending(self._prepare(unit))
@@ -315,7 +392,7 @@ class Store:
         """What was right the first time may not be any more: a retry is answered before it is even looked at."""
         if unit.idempotency is None:
             return None
-        with self.reading() as snapshot:
+        with self.reading(unit.access) as snapshot:
             return done_before(unit, snapshot)
 
     def _await(self, pending: Pending) -> list[Outcome] | StoreError:
@@ -328,6 +405,8 @@ class Store:
     def _check_writable(self) -> None:
         if self._writer is None:
             raise StorageFailed(f"{self._repository.git_dir} can't be written by this user.")
+        if self._writer.is_rewriting():
+            raise Locked("Something is being purged from the record. It can be written to when that is done.")
         if not self._repository.is_bare:
             raise RepositoryRefused(
                 f"{self._repository.git_dir} has a work tree, which a write would leave behind; write to a bare clone."
@@ -341,7 +420,9 @@ class Store:
         """What there is to write for a unit. Raises all that `commit` refuses without a look at what is there."""
         with ExitStack() as stack:
             return prepare(
-                unit, self._rules(self._index.reader()), lambda: stack.enter_context(self.reading())
+                unit,
+                self._rules(self._index.reader()),
+                lambda: stack.enter_context(self.reading(unit.access)),
             )
 
     def _rules(self, connection: index.Connection) -> Rules:
@@ -361,14 +442,25 @@ class Store:
             with self._indexing.locked():
                 group = take()
                 self._write(group)
+            self.vitals.wrote(None)
         except Exception as error:  # noqa: BLE001  # raised again in the callers' threads, by _outcomes
+            self.vitals.wrote(error)
             group = group or take()
             for pending in group:
                 pending.error = pending.error or error
+            if isinstance(error, Outdated):
+                self._replace_outdated()
         for pending in group:
             pending.finish()
         if self._maintenance is not None:
             self._maintenance.published()
+
+    def _replace_outdated(self) -> None:
+        """A purge that died has been finished: its readers, and the next group, need an index of what is left."""
+        try:
+            self._indexing.replace_outdated()
+        except StoreError as error:
+            self.vitals.wrote(error)
 
     def _write(self, group: list[Pending]) -> None:
         """Write a group of units: one transaction of the index, one pack, one move of main."""
@@ -388,10 +480,11 @@ class Store:
 
         self._writing.publish(units)
 
-    def _open_writer(self) -> None:
+    def _open_writer(self, sign: Sign) -> None:
         git_dir, settings = self._repository.git_dir, self.settings
         durable = settings.durability == "full"
-        self._writer = Writer(git_dir, durable=durable, lock_timeout=settings.lock_timeout)
+        observer = self._observer
+        self._writer = Writer(git_dir, durable=durable, lock_timeout=settings.lock_timeout, observer=observer)
         self._indexing = Indexing(
             self._repository, self._index, self._writer, searchable=settings.search == "on"
         )
@@ -403,6 +496,8 @@ class Store:
             self._clock,
             self._rules,
             self._searchable,
+            observer,
+            sign,
         )
         self._maintenance = Maintenance(
             git_dir,
@@ -410,7 +505,38 @@ class Store:
             durable=durable,
             timeout=settings.lock_timeout,
             automatic=settings.maintenance == "auto",
+            observer=observer,
         )
+        self._purging = Purging(
+            self._repository,
+            self._index,
+            self._writer,
+            self._indexing,
+            self._maintenance,
+            self.rewinding.states,
+            settings,
+            self._clock,
+            sign,
+        )
+        self.vitals.can_write(self._indexing, self._writer, self._queue, self._maintenance)
+
+    # Purging
+
+    def purge(
+        self, targets: Sequence[Target], author: Author, reason: str, progress: OnProgress | None = None
+    ) -> Erased:
+        """Take resources, or past versions of them, out of all history, which is made anew. See `gitstore.purging`.
+
+        Raises NotFound, Gone for what was purged before, Unprocessable for a current version, Conflict for what is
+        referred to, RepositoryRefused where git would keep what has to go, and what `commit` raises.
+        """
+        self._check_writable()
+        return self._purging.purge(targets, author, reason, progress)
+
+    def purgeable(self, targets: Sequence[Target]) -> Selection:
+        """What `purge` would do. Raises the same."""
+        self._check_writable()
+        return self._purging.select(self._reader(), targets)
 
     # Commits that are not ours
 

@@ -5,6 +5,8 @@ https://hl7.org/fhir/R4/http.html#update
 
 from __future__ import annotations
 
+import sys
+
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir import Resource
 from gitstore.fhir.definitions import is_resource_type
@@ -15,7 +17,7 @@ def checked_type(resource: Resource) -> str:
     """The resource's own type. Raises Invalid for one that R4 doesn't have."""
     type = resource.get("resourceType")
     if isinstance(type, str) and is_resource_type(type):
-        return type
+        return sys.intern(type)
     found = f"`{type}`" if type is not None else "nothing"
     raise Invalid(
         f"`resourceType` must name a resource type of R4; found {found}.", expression="resourceType"

@@ -6,16 +6,17 @@ of a transaction may name the same resource, and questions are asked after all w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gitstore.assumptions import check_if_match
 from gitstore.errors import AlreadyExists, Conflict, Invalid, Issue, NotFound, NotSupported, Unprocessable
-from gitstore.fhir import Resource, json, patch
+from gitstore.fhir import Resource, json, labels, patch
 from gitstore.fhir.bundle import Request
 from gitstore.fhir.conditions import Criteria, version_tags
 from gitstore.fhir.definitions import is_resource_type
-from gitstore.fhir.ids import ResourceId, check_id
+from gitstore.fhir.ids import ResourceId, VersionId, check_id
+from gitstore.fhir.packed import unpacked
 from gitstore.fhir.patch.narrative import Mode as NarrativeMode
 from gitstore.interactions import Create, Delete, Outcome, Patch, Update
 from gitstore.preparation import Prepared, at_entry
@@ -29,12 +30,25 @@ from gitstore.writes import Write
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What one write comes to: a change and its file (None for a deletion), or the version that is left as it is."""
+    """What one write comes to: a change at an instant (microseconds), or the version that is left as it is."""
 
     write: Write
     change: Change | None
-    body: bytes | None
+    last_updated: int
     left: Version | None
+
+    def body(self) -> bytes | None:
+        """The file, None for a deletion. It is made anew each time, as those of all writes of a unit can be large."""
+        template = self.write.template
+        if self.change is None or template is None:
+            return None
+        return template.fill(self.change.version_id, self.last_updated)
+
+    @property
+    def restores(self) -> tuple[ResourceId, VersionId] | None:
+        """The version whose content this is again."""
+        number = self.write.restores
+        return None if number is None else (self.write.resource_id, number)
 
 
 def plan(
@@ -58,9 +72,8 @@ def _plan_write(write: Write, newest: Version | None, last_updated: int) -> Plan
         raise AlreadyExists(f"`{write.resource_id}` is in use; ids are never given twice.")
     version_id = write.version_after(newest)
     if version_id is None:
-        return Planned(write, None, None, newest)
-    body = write.template.fill(version_id, last_updated) if write.template else None
-    return Planned(write, Change(write.verb, write.resource_id, version_id), body, None)
+        return Planned(write, None, last_updated, newest)
+    return Planned(write, Change(write.verb, write.resource_id, version_id), last_updated, None)
 
 
 def outcomes_of(
@@ -89,21 +102,20 @@ def outcomes_of(
     return outcomes
 
 
-def contents_of(planned: Sequence[Planned], registry: Registry | None) -> list[Rows | None] | None:
+def contents_of(planned: Sequence[Planned], registry: Registry | None) -> Iterator[Rows | None] | None:
     """What searches will find each of the changed resources by; None where there is no search.
 
     What was extracted before the lock holds unless the index was made anew meanwhile, with other search parameters.
     """
-    if registry is None:
-        return None
-    return [
-        None
-        if one.body is None
-        else one.write.contents
-        if one.write.registry is registry and one.write.contents is not None
-        else extract(registry, json.loads_trusted(one.body))
-        for one in planned
-    ]
+    return None if registry is None else (_contents(one, registry) for one in planned)
+
+
+def _contents(planned: Planned, registry: Registry) -> Rows | None:
+    contents = planned.write.contents_by(registry)
+    if contents is not None:
+        return contents
+    body = planned.body()
+    return None if body is None else extract(registry, json.loads_trusted(body))
 
 
 def _check_conditions(write: Write, newest: Version | None, *, exists: bool) -> None:
@@ -124,7 +136,7 @@ def check_references(prepared: Prepared, after: Snapshot) -> None:
     """
     for write in prepared.writes:
         with at_entry(prepared.blamed(write)):
-            if write.template is None:
+            if write.printed is None:
                 if found := after.referrers(write.resource_id):
                     names = ", ".join(f"`{each}`" for each in found)
                     raise Conflict(f"`{write.resource_id}` can't be deleted: {names} refer to it.")
@@ -140,7 +152,7 @@ def write_of(
     """The write that an entry of a Bundle asks for. https://hl7.org/fhir/R4/http.html#transaction
 
     `narrative` is what becomes of a narrative that a patch doesn't touch; `bases` are URLs of this server.
-    Raises Invalid or NotFound where it names no place to write to, NotSupported for operations; each names the entry.
+    Raises Invalid, NotFound or NotSupported, which name the entry, where it names no place to write to.
     """
     with at_entry(request.entry):
         return _write_of(request, narrative, bases)
@@ -149,21 +161,57 @@ def write_of(
 def _write_of(
     request: Request, narrative: NarrativeMode, bases: tuple[str, ...]
 ) -> Create | Update | Delete | Patch:
+    if request.path and request.path[-1] in ("$restore", "$revert"):
+        raise NotSupported(f"`{request.path[-1]}` is a request of its own: it can't be an entry of a Bundle.")
     if not request.path or not is_resource_type(request.path[0]):
         raise NotFound(f"`{'/'.join(request.path)}` does not begin with a resource type of R4.")
+    if request.method == "POST" and request.path[-1].startswith("$"):
+        return _operation(request)
     if any(part.startswith("$") for part in request.path):
-        raise NotSupported(f"The operation `{request.path[-1]}` is not built yet as an entry of a Bundle.")
+        raise NotSupported(f"There is no {request.method} of the operation `{request.path[-1]}`.")
     if request.method == "POST" and len(request.path) == 1 and not request.query:
         return _create(request, bases)
     target = _target(request, bases)
     if_match = version_tags(request.if_match) if request.if_match is not None else None
     if request.method == "DELETE":
         return Delete(target, if_match)
-    assert request.resource is not None
     if request.method == "PATCH":
-        return Patch(target, patching(_patch_of(request.resource), narrative), if_match)
+        assert request.content is not None
+        return Patch(target, patching(_patch_of(request.content), narrative), if_match)
     if_none_match = version_tags(request.if_none_match) if request.if_none_match is not None else None
+    assert request.resource is not None
     return Update(target, request.resource, if_match, if_none_match, full_url=request.full_url)
+
+
+def _operation(request: Request) -> Patch:
+    """https://hl7.org/fhir/R4/resource-operation-meta-add.html"""
+    match request.path:
+        case (type, id, ("$meta-add" | "$meta-delete") as operation):
+            target = ResourceId(type, check_id(id))
+        case (_, _, "_history", _, ("$meta-add" | "$meta-delete") as operation):
+            text = (
+                f"`{operation}` is of a resource, and not of one of its versions: the past stays as it was."
+            )
+            raise Invalid(Issue("error", "not-supported", text))
+        case _:
+            text = f"There is no operation `{'/'.join(request.path)[:200]}` here."
+            raise NotFound(Issue("error", "not-supported", text))
+    if request.query:
+        raise Invalid(Issue("error", "not-supported", f"`{operation}` has no parameters in its URL."))
+    assert request.content is not None
+    if_match = version_tags(request.if_match) if request.if_match is not None else None
+    return Patch(target, relabelling(operation, request.content), if_match)
+
+
+def relabelling(
+    operation: str, parameters: Resource
+) -> Callable[[Resource], tuple[Resource, Sequence[Issue]]]:
+    """What `$meta-add` or `$meta-delete` with these Parameters does to a resource, as `interactions.Patch` wants it.
+
+    Raises Invalid.
+    """
+    given, change = labels.labels_of(parameters), labels.CHANGES[operation]
+    return lambda before: (labels.relabelled(before, given, change), ())
 
 
 def patching(
@@ -185,7 +233,7 @@ def _patch_of(resource: Resource) -> patch.Patch:
 def _create(request: Request, bases: tuple[str, ...]) -> Create:
     [type] = request.path
     assert request.resource is not None
-    found = request.resource.get("resourceType")
+    found = unpacked(request.resource).get("resourceType")
     if found != type:
         raise Invalid(
             f"The resource is a `{found}`, and the URL asks for a `{type}`.", expression="resourceType"

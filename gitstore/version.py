@@ -84,6 +84,25 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Purged:
+    """A version that is no longer there. A FHIR-Purged trailer.
+
+    `digest` is SHA-256 of its file in hexadecimal, NO_FILE of a deletion; None in the trailers of the commit that made it.
+    """
+
+    resource_id: ResourceId
+    version_id: VersionId
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.resource_id}/_history/{self.version_id}"
+        return name if self.digest is None else f"{name} {self.digest}"
+
+
+NO_FILE = "-"
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One version of a resource: the result of vread, an entry of history. A deletion has no blob.
 
@@ -98,6 +117,8 @@ class Version:
     blob: str | None
     commit: Commit
     position: int
+    purged: int | None = None
+    """The sequence of the commit that took its content out of the record, 0 where none says so; None where it is there."""
 
     @property
     def deleted(self) -> bool:

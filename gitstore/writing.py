@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
+from gitstore.access import Access
+from gitstore.aims import Rules
 from gitstore.errors import NotConfirmed, StoreError, Unavailable
 from gitstore.git import layout
-from gitstore.git.commits import format_commit
+from gitstore.git.commits import Sign, format_commit, unsigned
 from gitstore.git.message import Message, format_message
 from gitstore.git.pack import BLOB, COMMIT, Pack
 from gitstore.git.repository import Repository
@@ -16,7 +19,8 @@ from gitstore.git.trees import Trees, nest
 from gitstore.git.writer import Writer
 from gitstore.idempotency import done_before
 from gitstore.interactions import Outcome
-from gitstore.preparation import Prepared, Rules, prepare
+from gitstore.observing import UNOBSERVED, Observer
+from gitstore.preparation import Prepared, prepare
 from gitstore.queue import Pending
 from gitstore.replication import Series, earlier_first_commit, plan_replica
 from gitstore.search import index, versions
@@ -28,6 +32,9 @@ from gitstore.version import SERVER, Commit, Version
 
 MakeCommits: TypeAlias = Callable[[Commit, index.Connection, Pack], Commit]
 """Puts commits on top of one, into the index and a pack, and returns the last of them."""
+
+_REMEMBERED = 1024**2
+"""Bytes of a unit of work whose files are kept in memory: those of a larger one would push out what is read."""
 
 
 class Writing:
@@ -41,7 +48,9 @@ class Writing:
         settings: Settings,
         clock: Callable[[], int],
         rules: Callable[[index.Connection], Rules],
-        searchable: Callable[[Commit, index.Connection], Snapshot],
+        searchable: Callable[[Commit, index.Connection, Access], Snapshot],
+        observer: Observer = UNOBSERVED,
+        sign: Sign = unsigned,
     ) -> None:
         """`rules` and `searchable` are the store's, for what the index behind a connection says."""
         self._repository = repository
@@ -51,6 +60,8 @@ class Writing:
         self._clock = clock
         self._rules = rules
         self._searchable = searchable
+        self._observer = observer
+        self._sign = sign
         self._trees = Trees(lambda id: repository.object(id.hex()))
         self._tree: tuple[str, bytes] | None = None
 
@@ -67,7 +78,9 @@ class Writing:
             if head is tip:
                 index.rollback(connection)
                 return tip
+            begun = time.monotonic()
             self._writer.publish(pack, main or tip.id, head.id)
+            self._observer.published(head.sequence - tip.sequence, time.monotonic() - begun)
         except NotConfirmed:
             self._commit_index(connection)
             raise
@@ -100,7 +113,7 @@ class Writing:
     def commit(
         self, prepared: Prepared, head: Commit, connection: index.Connection, pack: Pack
     ) -> tuple[list[Outcome], Commit]:
-        state = self._searchable(head, connection)
+        state = self._searchable(head, connection, prepared.access)
         if (earlier := done_before(prepared.unit, state)) is not None:
             return earlier, head
         if prepared.unit is not None and not prepared.holds(state):
@@ -133,8 +146,8 @@ class Writing:
     ) -> tuple[Commit, list[Version]]:
         """Put the commit of a unit on top of `head`: blobs, trees and commit into the pack, its versions into the index."""
         changes = [one.change for one in made if one.change is not None]
-        blobs = [pack.add(BLOB, one.body) if one.body is not None else None for one in made]
-        paths = [layout.path(change.resource_id) for change in changes]
+        blobs = [None if (body := one.body()) is None else pack.add(BLOB, body, keep=False) for one in made]
+        paths = (layout.path(change.resource_id) for change in changes)
         tree = self._trees.edit(self._tree_of(head), nest(dict(zip(paths, blobs, strict=True))), pack)
         assert tree is not None
         text = format_message(
@@ -146,10 +159,15 @@ class Writing:
                 prepared.words,
                 adopts=prepared.adopts,
                 idempotency=prepared.idempotency,
+                agent=prepared.agent,
+                restores=tuple(one.restores for one in made if one.restores is not None),
             )
         )
-        data = format_commit(tree, head.id, prepared.author, SERVER, last_updated, text, prepared.adopts)
-        id = pack.add(COMMIT, data).hex()
+        data = self._sign(
+            format_commit(tree, head.id, prepared.author, SERVER, last_updated, text, prepared.adopts)
+        )
+        id = pack.add(COMMIT, data, keep=False).hex()
+        del text, data  # of very many writes it is long
         head = Commit(
             id,
             head.sequence + 1,
@@ -161,13 +179,15 @@ class Writing:
         )
         self._tree = (id, tree)
         hexed = [blob.hex() if blob is not None else None for blob in blobs]
+        del blobs
         contents = contents_of(made, self._index.registry(connection))
         versions_made = index.apply(connection, head, changes, hexed, contents)
         if self._settings.referential_integrity == "enforce":
-            check_references(prepared, self._searchable(head, connection))
-        for one, version in zip(made, versions_made, strict=True):
-            if version.blob is not None and one.body is not None:
-                self._repository.remember(version.blob, one.body)
+            check_references(prepared, self._searchable(head, connection, prepared.access))
+        if prepared.size <= _REMEMBERED:
+            for one, version in zip(made, versions_made, strict=True):
+                if version.blob is not None and (body := one.body()) is not None:
+                    self._repository.remember(version.blob, body)
         return head, versions_made
 
     def _series(
@@ -177,7 +197,7 @@ class Writing:
         first = series.commits[0].replica.last_updated
         if head.sequence == 1 and first <= head.last_updated:
             tree = self._tree_of(head)
-            head = earlier_first_commit(head, first - 1, tree, SERVER, pack)
+            head = earlier_first_commit(head, first - 1, tree, SERVER, pack, self._sign)
             index.replace_first(connection, head)
             self._tree = (head.id, tree)
         for commit in series.commits:

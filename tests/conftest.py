@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gitstore import Author, Settings, Store, init
 
@@ -15,6 +17,10 @@ UNCHECKED = Settings(validation="off")
 
 START = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z, when every test begins."""
+
+# How long one example takes says how busy the machine is; what must be fast has a test that counts or measures.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 class Clock:
@@ -52,10 +58,32 @@ def new_id() -> Callable[[], str]:
     return lambda: f"id-{next(counter)}"
 
 
+@pytest.fixture(scope="session")
+def new_record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes the git directory of an empty record of START, as often as asked; for tests with many examples.
+
+    Each is a copy, with the index that opening it made: to make both anew takes twenty times as long.
+    """
+    folder = tmp_path_factory.mktemp("records")
+    numbers = itertools.count(1)
+    template = init(folder / "0.git", clock=lambda: START)
+    Store.open(template, UNCHECKED).close()
+
+    def new() -> str:
+        return str(copy_record(template, folder / f"{next(numbers)}.git"))
+
+    return new
+
+
+def copy_record(template: str | Path, path: Path) -> Path:
+    """A copy of a git directory at `path`. The links in it stay links, as its index is behind one."""
+    return Path(shutil.copytree(template, path, symlinks=True))
+
+
 @pytest.fixture
-def record(tmp_path: Path, clock: Clock) -> str:
+def record(new_record: Callable[[], str], tmp_path: Path) -> str:
     """The git directory of an empty record."""
-    return init(tmp_path / "record.git", clock=clock)
+    return shutil.move(new_record(), str(tmp_path / "record.git"))
 
 
 @pytest.fixture

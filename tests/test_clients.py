@@ -39,7 +39,7 @@ def base(tmp_path_factory):
     subprocess.run(["git", "-C", record, "config", "fhir.durability", "off"], check=True)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api", record, "--port", "0", "--workers", "1"],
+            [sys.executable, "-m", "api", record, "--allow-anonymous", "--port", "0", "--workers", "1"],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -53,6 +53,11 @@ VIOLATIONS = [
     ("api/app.py", "from gitstore.search import index", "Callers come in through the front door"),
     ("gitstore/store.py", "import pygit2", "Only gitstore.git speaks pygit2"),
     ("gitstore/snapshot.py", "import sqlite3", "Only gitstore.search speaks sqlite3"),
+    (
+        "gitstore/signatures.py",
+        "import cryptography",
+        "In gitstore, only gitstore.git speaks cryptography",
+    ),
 ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import itertools
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from api.app import create_app
 from gitstore import Settings, Store, init
 from tests.api.conftest import Client
+from tests.conftest import copy_record
 from tests.http_model import (
     BASE,
     FAMILIES,
@@ -246,7 +246,7 @@ def new_record(tmp_path):
     init(empty, clock=lambda: START - 60_000_000)
     Store.open(empty, SETTINGS).close()
     places = itertools.count(1)
-    return lambda: shutil.copytree(empty, tmp_path / f"record-{next(places)}.git")
+    return lambda: copy_record(empty, tmp_path / f"record-{next(places)}.git")
 
 
 def test_any_story_is_answered_as_a_dictionary_would(new_record):

@@ -47,7 +47,7 @@ def values(snapshot: Snapshot) -> dict[str, list[str]]:
 def test_one_order_explains_what_all_clients_saw(record: str) -> None:
     """Versions and If-Match of each resource are linearizable, also while a worker is killed and settings are reloaded."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "api", record, "--port", "0", "--workers", "3"],
+        [sys.executable, "-m", "api", record, "--allow-anonymous", "--port", "0", "--workers", "3"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

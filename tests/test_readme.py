@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,9 @@ def test_the_session_of_the_readme_prints_what_it_says(tmp_path: Path) -> None:
     assert shell.stdout is not None
     commands = session()
     assert len(commands) > 5
+    # A server that does not start prints nothing, and the shell would wait for ever.
+    limit = threading.Timer(60, shell.kill)
+    limit.start()
     try:
         for command, printed in commands:
             runs_on = command.endswith("&")
@@ -69,6 +73,7 @@ def test_the_session_of_the_readme_prints_what_it_says(tmp_path: Path) -> None:
             found = shell.stdout.readline() if runs_on else _until_end(shell)
             assert re.fullmatch(pattern(printed), found.replace(port, "8080"), re.DOTALL), (command, found)
     finally:
+        limit.cancel()
         shell.stdin.write("kill %1; wait\n")
         shell.stdin.close()
         shell.wait(60)

@@ -91,7 +91,7 @@ _READ = (
     Row("4.2", "SHALL", "what never was is 404"),
     Row("4.3", "SHALL", "what is deleted is 410, with the ETag of the deletion"),
     Row("4.4", "SHALL", "what came back is 200"),
-    Row("4.5", "ours", "404 and 410 tell nothing to who may not read", "There is no authentication yet."),
+    Row("4.5", "ours", "404 and 410 tell nothing to who may not read"),
     Row("4.6", "MAY", "If-None-Match: 304 for the current version"),
     Row("4.7", "MAY", "If-Modified-Since, unless If-None-Match is there"),
     Row("4.8", "ours", "two versions of one second: no false 304"),
@@ -272,7 +272,7 @@ _BUNDLE = (
     Row("14.17", "ours", "one transaction, one commit, one instant"),
     Row("14.18", "ours", "Bundles to process don't nest"),
     Row("14.19", "SHOULD", "other types of Bundle"),
-    Row("14.20", "ours", "entries that the caller may not do", "There is no authentication yet."),
+    Row("14.20", "ours", "entries that the caller may not do"),
 )
 
 _HISTORY = (

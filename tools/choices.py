@@ -268,6 +268,19 @@ CHOICES = (
         ("3.8",),
     ),
     Choice(
+        "What the caller may not see",
+        "404 as for what never was; of a type without any grant 403; a write to it 403, there or not",
+        "neither a status nor a count may tell that there is something",
+        ("withhold", "anonymous_scope"),
+        ("4.5", "14.20"),
+    ),
+    Choice(
+        "Who has looked",
+        "a line for each request in the access journal; `fhir.auditEvents` makes it searchable as AuditEvents, instead of stored ones",
+        "git shows who wrote; that a record was read leaves no other trace",
+        ("access_journal", "audit_events"),
+    ),
+    Choice(
         "Size of a resource, of a Bundle, number of entries",
         "16 MB, 128 MB, 20,000; more is 413",
         "a request lies in memory as a whole",

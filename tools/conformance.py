@@ -45,6 +45,11 @@ _PAGES = {
     "search-system": "search",
     "batch": "batch-and-transaction",
     "transaction": "batch-and-transaction",
+    "$diff": "../audit",
+    "$blame": "../audit",
+    "$changes": "../audit",
+    "$restore": "../audit",
+    "$revert": "../audit",
 }
 _CONDITIONAL = (
     # R4 has no claim for conditional patches, which work where conditional updates do.

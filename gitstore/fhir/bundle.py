@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 from urllib.parse import unquote_to_bytes
 
@@ -12,6 +13,7 @@ from gitstore.errors import Invalid, Issue
 from gitstore.fhir import Resource, json
 from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import is_id
+from gitstore.fhir.packed import Packed, unpacked
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")  # http://hl7.org/fhir/http-verb
 _WITH_RESOURCE = ("POST", "PUT", "PATCH")
@@ -26,19 +28,25 @@ class Request:
 
     `entry` is its number from 0. `path` holds the segments of the URL below the base, percent-decoded
     (`("Patient", "1", "_history", "2")`), `query` what follows the `?`, as it was written. The conditions are
-    what the headers of the same names would say.
+    what the headers of the same names would say. The `resource` is Packed where the entries of the Bundle are.
     """
 
     entry: int
     method: str
     path: tuple[str, ...]
     query: str
-    resource: Resource | None = None
+    resource: Resource | Packed | None = None
     full_url: str | None = None
     if_match: str | None = None
     if_none_match: str | None = None
     if_modified_since: str | None = None
     if_none_exist: str | None = None
+
+    @property
+    def content(self) -> Resource | None:
+        """The resource as a dict; where it is Packed it is made anew each time."""
+        content: Resource | None = unpacked(self.resource)
+        return content
 
 
 def is_search(request: Request) -> bool:
@@ -116,8 +124,11 @@ def _examined(entries: list[Any], bases: Collection[str]) -> Iterator[Request | 
     for number, entry in enumerate(entries):
         place = f"Bundle.entry[{number}]"
         try:
-            request = _request(number, _object(entry, place), bases)
-            _check_unique(request, seen, place)
+            content = _object(unpacked(entry), place)
+            request = _request(number, content, bases)
+            _check_unique(request, content, seen, place)
+            if isinstance(entry, Packed) and request.resource is not None:
+                request = replace(request, resource=entry.resource())
         except Invalid as refusal:
             refusal.entry = number
             yield refusal
@@ -166,7 +177,7 @@ def _method(request: dict[str, Any], place: str) -> str:
     if method not in _METHODS:
         text = f"`{_short(method)}` is no method of a Bundle: expected one of {', '.join(_METHODS)}."
         raise Invalid(Issue("error", "value", text, f"{place}.method"))
-    return method
+    return sys.intern(method)
 
 
 def _target(request: dict[str, Any], bases: Collection[str], place: str) -> tuple[tuple[str, ...], str]:
@@ -184,9 +195,11 @@ def _target(request: dict[str, Any], bases: Collection[str], place: str) -> tupl
     if "" in segments:
         raise _bad_url(url, "it has an empty segment", place)
     try:
-        return tuple(unquote_to_bytes(segment).decode("utf-8") for segment in segments), query
+        decoded = [unquote_to_bytes(segment).decode("utf-8") for segment in segments]
     except UnicodeDecodeError as error:
         raise _bad_url(url, "what is percent-encoded in it is not UTF-8", place) from error
+    # Types are few, and entries may be very many.
+    return tuple(sys.intern(each) if is_resource_type(each) else each for each in decoded), query
 
 
 def _below_base(url: str, bases: Collection[str], place: str) -> str:
@@ -227,11 +240,13 @@ def _full_url(entry: dict[str, Any], place: str) -> str | None:
     return full_url
 
 
-def _check_unique(request: Request, seen: dict[tuple[str, str | None], int], place: str) -> None:
+def _check_unique(
+    request: Request, entry: dict[str, Any], seen: dict[tuple[str, str | None], int], place: str
+) -> None:
     """bdl-7: a fullUrl is unique in a Bundle, or else its entries differ in meta.versionId."""
     if request.full_url is None:
         return
-    meta = (request.resource or {}).get("meta")
+    meta = entry.get("resource", {}).get("meta")
     version_id = meta.get("versionId") if isinstance(meta, dict) else None
     key = request.full_url, version_id if isinstance(version_id, str) else None
     earlier = seen.setdefault(key, request.entry)

@@ -7,15 +7,13 @@ change of every element behind it.
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 from gitstore.fhir import Resource
-from gitstore.fhir.json import Number
+from gitstore.fhir.alignment import aligned, frozen
 
 
 class Absent(Enum):
@@ -27,13 +25,9 @@ class Absent(Enum):
 ABSENT: Final = Absent.ABSENT
 
 Steps: TypeAlias = tuple[str | int, ...]
-_Pair: TypeAlias = tuple[int | None, int | None]
 
 SERVER_ELEMENTS = frozenset({"versionId", "lastUpdated"})
 """The elements of meta that change with every version, and so say nothing about what its author changed."""
-
-_LARGEST_TABLE = 40_000
-"""Cells of the alignment table for what no key aligns; beyond it, elements are paired in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def apply(resource: Resource | None, changes: Sequence[Difference]) -> Resource 
 
 def same(old: object, new: object) -> bool:
     """Whether two JSON values are equal, numbers by their digits and objects without regard to the order of keys."""
-    return _frozen(old) == _frozen(new)
+    return frozen(old) == frozen(new)
 
 
 def _parent(value: Any, steps: Steps) -> Any:
@@ -134,7 +128,7 @@ def _objects(old_steps: Steps, new_steps: Steps, old: Resource, new: Resource) -
 
 
 def _lists(old_steps: Steps, new_steps: Steps, old: list[Any], new: list[Any]) -> Iterator[Difference]:
-    for before, after in _alignment(old, new):
+    for before, after in aligned(old, new):
         if after is None:
             assert before is not None  # a pair has at least one side
             yield Difference((*old_steps, before), old[before], ABSENT)
@@ -142,121 +136,3 @@ def _lists(old_steps: Steps, new_steps: Steps, old: list[Any], new: list[Any]) -
             yield Difference((*new_steps, after), ABSENT, new[after])
         else:
             yield from _values((*old_steps, before), (*new_steps, after), old[before], new[after])
-
-
-def _alignment(old: list[Any], new: list[Any]) -> Iterator[_Pair]:
-    """Which element became which, in the order of both lists."""
-    old_tokens, new_tokens = _tokens(old, new)
-    matcher = SequenceMatcher(None, old_tokens, new_tokens, autojunk=False)
-    for tag, old_start, old_end, new_start, new_end in matcher.get_opcodes():
-        if tag == "equal":
-            yield from zip(range(old_start, old_end), range(new_start, new_end), strict=True)
-        else:
-            for before, after in _most_alike(old[old_start:old_end], new[new_start:new_end]):
-                yield (
-                    None if before is None else old_start + before,
-                    None if after is None else new_start + after,
-                )
-
-
-def _tokens(old: list[Any], new: list[Any]) -> tuple[list[Hashable], list[Hashable]]:
-    """What stands for each element when the lists are aligned: its key if it is the only one with it, else itself."""
-    keys = [_key(element) for element in old], [_key(element) for element in new]
-    repeated = {key for side in keys for key, count in Counter(side).items() if count > 1} | {None}
-    before, after = (
-        [_frozen(element) if key in repeated else key for element, key in zip(elements, side, strict=True)]
-        for elements, side in zip((old, new), keys, strict=True)
-    )
-    return before, after
-
-
-def _key(element: Any) -> Hashable | None:
-    """What identifies an element among its siblings, if it has something that does."""
-    if not isinstance(element, dict):
-        return None
-    if isinstance(element.get("id"), str):
-        return ("id", element["id"])
-    for name in ("value", "code"):
-        if isinstance(element.get(name), str) and isinstance(element.get("system"), str):
-            return (name, element["system"], element[name])
-    return None
-
-
-def _most_alike(old: list[Any], new: list[Any]) -> list[_Pair]:
-    """The pairing with the highest sum of likeness that keeps the order of both lists."""
-    if not old or not new or len(old) * len(new) > _LARGEST_TABLE:
-        return _in_order(old, new)
-    old_traits, new_traits = [_traits(element) for element in old], [_traits(element) for element in new]
-    rows, columns = len(old), len(new)
-    best = [[0] * (columns + 1) for _ in range(rows + 1)]
-    likeness = [[_likeness(before, after) for after in new_traits] for before in old_traits]
-    for i in reversed(range(rows)):
-        for j in reversed(range(columns)):
-            paired = likeness[i][j] + best[i + 1][j + 1] if likeness[i][j] else 0
-            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
-    pairs: list[_Pair] = []
-    i = j = 0
-    while i < rows and j < columns:
-        if likeness[i][j] and best[i][j] == likeness[i][j] + best[i + 1][j + 1]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif best[i][j] == best[i + 1][j]:
-            pairs.append((i, None))
-            i += 1
-        else:
-            pairs.append((None, j))
-            j += 1
-    return [*pairs, *((rest, None) for rest in range(i, rows)), *((None, rest) for rest in range(j, columns))]
-
-
-def _in_order(old: list[Any], new: list[Any]) -> list[_Pair]:
-    common = min(len(old), len(new))
-    return [
-        *((place, place) for place in range(common)),
-        *((place, None) for place in range(common, len(old))),
-        *((None, place) for place in range(common, len(new))),
-    ]
-
-
-def _traits(element: Any) -> Counter[Hashable]:
-    """What an element is compared by when no key matches it: its id, the names in it, and the values at them."""
-    traits: Counter[Hashable] = Counter()
-    if not isinstance(element, dict):
-        traits[("kind", "list" if isinstance(element, list) else "primitive")] = 1
-        return traits
-    if "id" in element:
-        traits[("id", _frozen(element["id"]))] = 1
-    for steps, value in _leaves((), element):
-        traits[("name", steps)] += 1
-        traits[("leaf", steps, value)] += 2
-    return traits
-
-
-def _likeness(old: Counter[Hashable], new: Counter[Hashable]) -> int:
-    """How much two elements have in common; 0 where they can't be the same one, as their ids differ."""
-    ids = [{trait for trait in side if isinstance(trait, tuple) and trait[0] == "id"} for side in (old, new)]
-    if ids[0] and ids[1] and ids[0] != ids[1]:
-        return 0
-    return (old & new).total()
-
-
-def _leaves(steps: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Hashable]]:
-    if isinstance(value, dict):
-        for name, child in value.items():
-            yield from _leaves((*steps, name), child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _leaves(steps, child)
-    else:
-        yield steps, _frozen(value)
-
-
-def _frozen(value: Any) -> Hashable:
-    """A hashable stand-in for a JSON value: equal exactly for equal values."""
-    if isinstance(value, dict):
-        return ("object", frozenset((name, _frozen(child)) for name, child in value.items()))
-    if isinstance(value, list):
-        return ("array", tuple(_frozen(child) for child in value))
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value
-    return ("number", value.lexeme if isinstance(value, Number) else str(value))

@@ -25,6 +25,7 @@ __all__ = [
     "Raw",
     "dumps",
     "dumps_pretty",
+    "is_deeper",
     "loads",
     "loads_trusted",
 ]
@@ -98,7 +99,7 @@ def loads(data: bytes) -> Any:
         value = _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Invalid) as error:
         raise _refusal(data, error) from error
-    if _is_deep(data, value):
+    if is_deeper(data, value):
         return _loads_strictly(data)
     compact = _ENCODER.encode(value)
     # A difference means a duplicate key, "-0" or, harmless, an escape such as \/ that wasn't needed.
@@ -128,11 +129,12 @@ _EIGHT_DIGITS = b"0" * (MAX_NUMBER // 8)
 _ESCAPED_CONTROL = re.compile(rb"\\[bfu]")
 
 
-def _is_deep(data: bytes, value: Any) -> bool:
-    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+def is_deeper(data: bytes, value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether objects and arrays lie deeper than that in one another, in a value and the JSON it was read from."""
+    if data.count(b"{") + data.count(b"[") <= depth:
         return False
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth):
         level = [
             child
             for parent in level

@@ -25,6 +25,8 @@ class Step:
     files: dict[str, str | None]
     odd_modes: bool
     """Whether a changed path is no plain file: a link, an executable, a submodule."""
+    data: bytes
+    """The bytes of the commit object."""
 
 
 def chain(repository: Repository, tip: str, after: str | None = None) -> list[str]:
@@ -54,6 +56,8 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
     ids = list(ids)
     git = [
         "git",
+        "-c",
+        "core.commitGraph=false",  # which says for itself what the tree of a commit is
         "--git-dir",
         repository.git_dir,
         "diff-tree",
@@ -69,9 +73,7 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
     feeder = threading.Thread(target=_feed, args=(process.stdin, ids, parent), daemon=True)
     feeder.start()
     try:
-        yield from _steps(repository, ids, _tokens(process.stdout))
-        if process.wait():
-            raise RepositoryDamaged("git diff-tree failed on the record.")
+        yield from _steps(repository, ids, _all(process, _tokens(process.stdout)))
     finally:
         process.kill()
         process.stdout.close()
@@ -102,9 +104,17 @@ def _steps(repository: Repository, ids: list[str], tokens: Iterator[str]) -> Ite
                 odd |= old_mode not in _FILE_MODES or new_mode not in _FILE_MODES
                 files[next(tokens)] = None if blob == _ABSENT else blob
                 token = next(tokens, None)
-        yield Step(id, parse_commit(repository.object(id)), files, odd)
+        data = repository.object(id)
+        yield Step(id, parse_commit(data), files, odd, data)
     if token is not None:
         raise RepositoryDamaged(f"git diff-tree printed `{token[:80]}` where a commit was expected.")
+
+
+def _all(process: subprocess.Popen[bytes], tokens: Iterator[str]) -> Iterator[str]:
+    yield from tokens
+    # Told before the last commit: those that git didn't get to would seem to change nothing.
+    if process.wait():
+        raise RepositoryDamaged("git diff-tree failed on the record: an object is missing or broken.")
 
 
 def _tokens(stdout: IO[bytes]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from gitstore.fhir.ids import ResourceId, is_id
 
 FORMAT = 1
 FORMAT_FILE = "git-fhir.json"
+ATTRIBUTES_FILE = ".gitattributes"
 FHIR_VERSION = "4.0.1"
 BRANCH = "main"
 REFERENCE = f"refs/heads/{BRANCH}"
@@ -37,7 +38,7 @@ one commit that changes all its files. The record is the first-parent chain of `
 The trailers of each commit name the versions that it makes. Don't commit here by hand: git-fhir writes the
 version numbers. With git-fhir installed, `git fhir log` and `git fhir verify` read it as FHIR.
 """
-FIRST_FILES = {".gitattributes": ATTRIBUTES_TEXT, "README.md": README_TEXT, FORMAT_FILE: FORMAT_TEXT}
+FIRST_FILES = {ATTRIBUTES_FILE: ATTRIBUTES_TEXT, "README.md": README_TEXT, FORMAT_FILE: FORMAT_TEXT}
 
 
 def path(resource_id: ResourceId) -> str:

@@ -21,8 +21,8 @@ from typing import cast, get_args
 from gitstore.errors import Invalid
 from gitstore.fhir.dates import format_instant, parse_instant
 from gitstore.fhir.definitions import is_resource_type
-from gitstore.fhir.ids import ResourceId, is_id, parse_version_id
-from gitstore.version import Author, Change, Idempotency, Verb
+from gitstore.fhir.ids import ResourceId, VersionId, is_id, parse_version_id
+from gitstore.version import NO_FILE, Author, Change, Idempotency, Purged, Verb
 
 INTERACTIONS = ("init", "create", "update", "patch", "delete", "transaction", "restore", "adopt", "purge")
 RESERVED = frozenset(
@@ -44,6 +44,9 @@ MAX_VALUE = 200
 """Characters of a trailer's value."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_CUT = "FHIR-Adopts"
+"""In place of a version: the trailer that went with the foreign commits."""
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: .*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -67,6 +70,14 @@ class Message:
     adopts: str | None = None
     """The foreign tip that an adopt commit takes into the record: a commit id."""
     idempotency: Idempotency | None = None
+    agent: str | None = None
+    """Through what the author works: issuer, subject and client of a token."""
+    restores: tuple[tuple[ResourceId, VersionId], ...] = ()
+    """Of resources that are changed: the version whose content each has again."""
+    purged: tuple[Purged, ...] = ()
+    """In a purge commit what it took out of the record; in others which of their own versions are gone."""
+    cut: bool = False
+    """Whether this is an adopt commit whose foreign commits were taken out of the record."""
 
 
 def format_message(message: Message) -> str:
@@ -77,10 +88,17 @@ def format_message(message: Message) -> str:
     trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
     if message.request_id:
         trailers.append(f"FHIR-Request-Id: {message.request_id}")
+    if message.agent:
+        trailers.append(f"FHIR-Agent: {message.agent}")
     if message.idempotency:
         trailers.append(f"FHIR-Idempotency-Key: {message.idempotency}")
     if message.adopts:
         trailers.append(f"FHIR-Adopts: {message.adopts}")
+    trailers += [
+        f"FHIR-Restores: {resource_id}/_history/{number}" for resource_id, number in message.restores
+    ]
+    trailers += [f"FHIR-Purged: {purged}" for purged in message.purged]
+    trailers += [f"FHIR-Purged: {_CUT}"] * message.cut
     paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown])]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
@@ -118,6 +136,7 @@ def parse_message(text: str) -> Message:
     interaction = _single(found, "FHIR-Interaction")
     if interaction not in INTERACTIONS:
         raise Invalid(f"FHIR-Interaction `{interaction}` is unknown")
+    purged = found.get("FHIR-Purged", [])
     return Message(
         interaction,
         tuple(_change(value) for value in found.get("FHIR-Version", ())),
@@ -127,6 +146,10 @@ def parse_message(text: str) -> Message:
         tuple(unknown),
         _adopts(_single(found, "FHIR-Adopts")) if "FHIR-Adopts" in found else None,
         _idempotency(_single(found, "FHIR-Idempotency-Key")) if "FHIR-Idempotency-Key" in found else None,
+        _single(found, "FHIR-Agent") if "FHIR-Agent" in found else None,
+        tuple(_version(value, "FHIR-Restores", value) for value in found.get("FHIR-Restores", ())),
+        tuple(_purged(value, interaction) for value in purged if value != _CUT),
+        _CUT in purged,
     )
 
 
@@ -150,19 +173,39 @@ def _adopts(value: str) -> str:
     return value
 
 
+def _purged(value: str, interaction: str) -> Purged:
+    reference, space, digest = value.partition(" ")
+    # A purge commit says the digest of what it took out; the commit that had made it says only that it is gone.
+    is_digest = _DIGEST.fullmatch(digest) is not None or digest == NO_FILE
+    if is_digest != (interaction == "purge") or bool(space) != is_digest:
+        raise Invalid(f"FHIR-Purged `{value[:MAX_VALUE]}` can't be read")
+    return Purged(*_version(reference, "FHIR-Purged", value), digest or None)
+
+
 def _change(value: str) -> Change:
     verb, _, reference = value.partition(" ")
+    if verb not in _VERBS:
+        raise Invalid(f"FHIR-Version `{value[:MAX_VALUE]}` can't be read")
+    return Change(cast(Verb, verb), *_version(reference, "FHIR-Version", value))
+
+
+def _version(reference: str, key: str, value: str) -> tuple[ResourceId, VersionId]:
     type, _, rest = reference.partition("/")
     id, _, version = rest.partition("/_history/")
     version_id = parse_version_id(version)
-    if verb not in _VERBS or not is_resource_type(type) or not is_id(id) or version_id is None:
-        raise Invalid(f"FHIR-Version `{value[:MAX_VALUE]}` can't be read")
-    return Change(cast(Verb, verb), ResourceId(type, id), version_id)
+    if not is_resource_type(type) or not is_id(id) or version_id is None:
+        raise Invalid(f"{key} `{value[:MAX_VALUE]}` can't be read")
+    return ResourceId(type, id), version_id
 
 
 def safe_request_id(text: str | None) -> str | None:
     """The request id if it may stand in a trailer, else None."""
     return text if text and _REQUEST_ID.fullmatch(text) else None
+
+
+def safe_line(text: str) -> str | None:
+    """The text as the value of a trailer: one line without control characters; None where nothing is left."""
+    return _CONTROL.sub("", text.replace("\n", " "))[:MAX_VALUE].strip() or None
 
 
 def safe_words(text: str | None) -> str:

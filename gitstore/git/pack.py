@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-COMMIT, TREE, BLOB = 1, 2, 3
+COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 _OFS_DELTA = 6
-_NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
+_NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
 _LEVEL = 1
 _SMALL = 100
 _ADLER = struct.Struct(">L").pack
 _COPY_COMMAND = struct.Struct("<BLH").pack
 _MAX_DEPTH = 48
+KEEP_TEXT = b"git-fhir writes this pack\n"
+"""What a `.keep` of ours says: the pack is none of maintenance's business yet."""
 _HEADER = 12
 _COPY = 0x10000
 _INSERT = 127
@@ -34,10 +37,12 @@ def object_id(kind: int, data: bytes) -> bytes:
 class _Entry(NamedTuple):
     id: bytes
     offset: int
-    crc: int
     depth: int
-    data: bytes
-    """The object itself, kept as base for deltas while the pack is built."""
+    chunk: bytes
+    header: int
+    """Bytes of the chunk before its zlib stream."""
+    data: bytes | None
+    """The object itself, where it may be the base of deltas while the pack is built."""
 
 
 class Pack:
@@ -46,7 +51,6 @@ class Pack:
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self._by_id: dict[bytes, _Entry] = {}
-        self._chunks: list[bytes] = []
         self.size = _HEADER
         """Bytes so far."""
 
@@ -54,11 +58,18 @@ class Pack:
         return len(self._entries)
 
     def add(
-        self, kind: int, data: bytes, base: bytes | None = None, region: tuple[int, int] | None = None
+        self,
+        kind: int,
+        data: bytes,
+        base: bytes | None = None,
+        region: tuple[int, int] | None = None,
+        *,
+        keep: bool = True,
     ) -> bytes:
         """Add an object, as a delta of `base` (an object id) where that is in this pack. Returns its id.
 
-        `region` says, where it is known, that the two are of one length and differ between these places only.
+        `region` says, where it is known, that the two are of one length and differ between these places only. What
+        is not to be kept takes less memory, and is nobody's base.
         """
         id = object_id(kind, data)
         if id in self._by_id:
@@ -67,24 +78,26 @@ class Pack:
         header = _entry_header(kind, len(data))
         body = data
         parent = self._by_id.get(base) if base is not None else None
-        if parent is not None and parent.depth < _MAX_DEPTH:
+        if parent is not None and parent.data is not None and parent.depth < _MAX_DEPTH:
+            keep = True  # what is a delta could not be unpacked by itself
             difference = delta(parent.data, data, region)
             if len(difference) < len(data) // 2:
                 body = difference
                 header = _entry_header(_OFS_DELTA, len(body)) + _distance(self.size - parent.offset)
                 depth = parent.depth + 1
         chunk = header + _compress(body)
-        entry = _Entry(id, self.size, zlib.crc32(chunk), depth, data)
+        entry = _Entry(id, self.size, depth, chunk, len(header), data if keep else None)
         self._entries.append(entry)
         self._by_id[id] = entry
-        self._chunks.append(chunk)
         self.size += len(chunk)
         return id
 
     def data(self, id: bytes) -> bytes | None:
         """The object itself, None where it isn't one of these."""
         entry = self._by_id.get(id)
-        return None if entry is None else entry.data
+        if entry is None or entry.data is not None:
+            return None if entry is None else entry.data
+        return zlib.decompress(memoryview(entry.chunk)[entry.header :])
 
     def truncate(self, length: int) -> None:
         """Forget all objects but the first `length`: a unit of work failed."""
@@ -92,12 +105,14 @@ class Pack:
             del self._by_id[entry.id]
             self.size = min(self.size, entry.offset)
         del self._entries[length:]
-        del self._chunks[length:]
 
-    def files(self) -> tuple[str, bytes, bytes]:
-        """The name (40 hex digits) and the bytes of the `.pack` and of its `.idx` (version 2)."""
-        body = b"".join([b"PACK", struct.pack(">LL", 2, len(self._entries)), *self._chunks])
-        checksum = hashlib.sha1(body, usedforsecurity=False).digest()
+    def files(self) -> tuple[str, Sequence[bytes], bytes]:
+        """The name (40 hex digits), the pieces of the `.pack` and the bytes of its `.idx` (version 2)."""
+        head = b"PACK" + struct.pack(">LL", 2, len(self._entries))
+        digest = hashlib.sha1(head, usedforsecurity=False)
+        for entry in self._entries:
+            digest.update(entry.chunk)
+        checksum = digest.digest()
         entries = sorted(self._entries, key=lambda entry: entry.id)
         counts = [0] * 256
         for entry in entries:
@@ -109,7 +124,7 @@ class Pack:
                 b"\xfftOc\x00\x00\x00\x02",
                 struct.pack(">256L", *accumulate(counts)),
                 *(entry.id for entry in entries),
-                struct.pack(f">{len(entries)}L", *(entry.crc for entry in entries)),
+                struct.pack(f">{len(entries)}L", *(zlib.crc32(entry.chunk) for entry in entries)),
                 struct.pack(
                     f">{len(entries)}L",
                     *(e.offset if e.offset < 2**31 else 2**31 | next(places) for e in entries),
@@ -118,7 +133,8 @@ class Pack:
                 checksum,
             ]
         )
-        return checksum.hex(), body + checksum, index + hashlib.sha1(index, usedforsecurity=False).digest()
+        pieces = [head, *(entry.chunk for entry in self._entries), checksum]
+        return checksum.hex(), pieces, index + hashlib.sha1(index, usedforsecurity=False).digest()
 
 
 def _compress(data: bytes) -> bytes:

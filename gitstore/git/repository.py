@@ -14,13 +14,22 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import pygit2
-from pygit2.enums import RepositoryOpenFlag
+from pygit2.enums import ObjectType, RepositoryOpenFlag
 
-from gitstore.errors import Invalid, NotFound, RepositoryDamaged, RepositoryRefused
-from gitstore.git import layout
+from gitstore.errors import (
+    Invalid,
+    NotFound,
+    RepositoryDamaged,
+    RepositoryRefused,
+    StorageFailed,
+    StoreError,
+    Unavailable,
+)
+from gitstore.git import layout, rewritten
 from gitstore.git.commits import CommitObject, parse_commit
 from gitstore.git.pack import Pack
 from gitstore.settings import Settings
+from gitstore.version import Author
 
 _T = TypeVar("_T")
 _FAILURES = (KeyError, ValueError, OSError, pygit2.GitError)
@@ -115,6 +124,10 @@ _CHOICES = {
     name: get_args(hint) for name, hint in get_type_hints(Settings).items() if get_origin(hint) is Literal
 }
 """The values that a setting can have, where they are words."""
+_MAY_BE_0 = frozenset({"fhir.maxInFlight"})
+_PATHS = frozenset({"fhir.signingKey"})
+"""Files: as in git's own settings, `~` is the user's folder."""
+
 _UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -124,6 +137,8 @@ def _setting(variable: str, values: list[str], default: object, choices: tuple[s
         raise Invalid(f"{variable} is `{value}`; expected one of {', '.join(choices)}.")
     if isinstance(default, tuple):
         return tuple(values)
+    if variable in _PATHS:
+        return os.path.expanduser(value)
     if isinstance(default, int | float):
         number, unit = (
             (value[:-1], _UNITS[value[-1:].lower()]) if value[-1:].lower() in _UNITS else (value, 1)
@@ -132,8 +147,9 @@ def _setting(variable: str, values: list[str], default: object, choices: tuple[s
             parsed = type(default)(number) * unit
         except ValueError as error:
             raise Invalid(f"{variable} is `{value}`; expected a number.") from error
-        if not 0 < parsed < 2**62:
-            raise Invalid(f"{variable} is `{value}`; expected a number above 0.")
+        if not 0 <= parsed < 2**62 or (parsed == 0 and variable not in _MAY_BE_0):
+            least = "of 0 or more" if variable in _MAY_BE_0 else "above 0"
+            raise Invalid(f"{variable} is `{value}`; expected a number {least}.")
         return parsed
     return value
 
@@ -156,6 +172,7 @@ class Repository:
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._cached = 0
+        self._rewritten = rewritten.mark(git_dir)
         self.unwritten: Pack | None = None
         """What is on its way to disk: its blobs can be read already."""
         self._open()
@@ -216,9 +233,21 @@ class Repository:
         try:
             return self._twice(lambda: self._read(id))
         except _FAILURES as error:
-            raise RepositoryDamaged(
-                f"The object {id} is missing or broken in {self.git_dir}: {error}"
-            ) from error
+            raise self._lost(f"The object {id} is missing or broken in {self.git_dir}: {error}") from error
+
+    def _lost(self, text: str) -> StoreError:
+        """The error for an object that should be there. One who has been here since before a purge may just have read
+        that it is: whether it is damaged or gone for good can then not be told."""
+        if rewritten.mark(self.git_dir) == self._rewritten:
+            return RepositoryDamaged(text)
+        return Unavailable("The record was rewritten by a purge while this was read. Ask again.")
+
+    def forget(self) -> None:
+        """Keep nothing in memory, and no pack open: what was read before may have been purged."""
+        with self._lock:
+            self._cache.clear()
+            self._cached = 0
+            self._reopen()
 
     def _twice(self, look: Callable[[], _T]) -> _T:
         """What `look` finds, once more where it fails: packs may have been merged under the open handle, and a fresh
@@ -239,7 +268,7 @@ class Repository:
         try:
             header: tuple[int, int] = self._twice(lambda: self._git.odb.read_header(pygit2.Oid(hex=id)))
         except _FAILURES as error:
-            raise RepositoryDamaged(f"The object {id} is missing in {self.git_dir}: {error}") from error
+            raise self._lost(f"The object {id} is missing in {self.git_dir}: {error}") from error
         return header[1]
 
     def blob(self, id: str) -> bytes:
@@ -281,6 +310,24 @@ class Repository:
             return self._twice(lambda: str(self._git.revparse_single(revision).peel(pygit2.Commit).id))
         except _FAILURES as error:
             raise NotFound(f"`{revision}` names no commit.") from error
+
+    def add_tag(self, name: str, commit: str, author: Author, message: str, instant: int) -> bool:
+        """An annotated tag; False, and nothing is done, where there is one of this name.
+
+        Raises StorageFailed where git can't write it, Invalid for an author that git doesn't take.
+        """
+        try:
+            tagger = pygit2.Signature(author.name, author.email, instant // 1_000_000, 0)
+            self._git.create_tag(name, pygit2.Oid(hex=commit), ObjectType.COMMIT, tagger, f"{message}\n")
+        except pygit2.AlreadyExistsError:
+            return False
+        except ValueError as error:
+            raise Invalid(
+                f"git takes no tag `{name}` of `{author.name} <{author.email}>`: {error}"
+            ) from error
+        except (OSError, pygit2.GitError) as error:
+            raise StorageFailed(f"The tag `{name}` can't be written: {error}") from error
+        return True
 
     def contains(self, ancestor: str, commit: str) -> bool:
         """Whether `ancestor` is `commit` or among what it builds on."""

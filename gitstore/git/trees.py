@@ -181,6 +181,16 @@ def _splice(data: bytes, splices: Mapping[int, bytes]) -> bytes:
     return b"".join([*parts, data[at:]])
 
 
+def canonical(tree: Tree) -> bytes:
+    """The bytes of the tree object that has these entries."""
+    return _rebuilt(tree, {}).data
+
+
+def without(old: Tree, edits: Mapping[bytes, bytes | None]) -> Tree:
+    """A tree with other ids behind some modes and names (`40000 Patient`), and without those that have none."""
+    return _rebuilt(old, edits)
+
+
 def _rebuilt(old: Tree, edits: Mapping[bytes, bytes | None]) -> Tree:
     entries = {head: old.data[at : at + _ID] for head, at in old.places.items()}
     for head, new in edits.items():

@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gitstore.errors import StorageFailed
+from gitstore.git.pack import KEEP_TEXT
 from gitstore.git.repository import git_environment
-from gitstore.git.writer import KEEP_TEXT
 
 NICE = 19
 """The lowest priority: maintenance takes what the server leaves."""

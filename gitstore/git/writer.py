@@ -19,18 +19,19 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from gitstore.errors import ForeignCommit, Locked, NotConfirmed, RepositoryDamaged, StorageFailed, StorageFull
-from gitstore.git import layout
-from gitstore.git.pack import Pack
+from gitstore.git import layout, swap
+from gitstore.git.pack import KEEP_TEXT, Pack
+from gitstore.observing import UNOBSERVED, Observer
 
-KEEP_TEXT = b"git-fhir writes this pack\n"
 _RECORD = 512
 """Bytes of writer.lock: one sector, overwritten in place, so that it needs no new space and is never torn."""
 _POLL = 0.005
+_AT_ONCE = 1024**2
 _RESERVE = 32 * 1024**2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -45,11 +46,19 @@ class _Intent:
 class Writer:
     """The one way to move main of a repository. Open one in each process, after any fork."""
 
-    def __init__(self, git_dir: str, *, durable: bool = True, lock_timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        git_dir: str,
+        *,
+        durable: bool = True,
+        lock_timeout: float = 10.0,
+        observer: Observer = UNOBSERVED,
+    ) -> None:
         """Raises StorageFailed where the git directory can't be written by us."""
         self._git_dir = git_dir
         self._durable = durable
         self._timeout = lock_timeout
+        self._observer = observer
         self._boot = _boot_id()
         self._mutex = threading.Lock()  # a flock keeps out other processes, not other threads
         self._local = os.path.join(git_dir, layout.LOCAL)
@@ -77,23 +86,47 @@ class Writer:
 
         Who waits for the lock holds the gate, so a process that has just let go queues up behind it.
         """
+        begun = time.monotonic()
         with self._mutex:
             self._take_lock()
             try:
+                self._observer.waited(time.monotonic() - begun)
                 self._recover()
                 yield
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _take_lock(self) -> None:
+    @contextmanager
+    def locked_at_once(self) -> Iterator[bool]:
+        """Hold the lock as `locked` does, but only if nobody else has it or waits for it: says whether it is held."""
+        if not self._mutex.acquire(blocking=False):
+            yield False
+            return
         try:
-            fcntl.flock(self._gate, fcntl.LOCK_EX)
+            if not self._take_lock(fcntl.LOCK_NB):
+                yield False
+                return
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                self._recover()
+                yield True
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
+
+    def _take_lock(self, flags: int = 0) -> bool:
+        """Whether it was taken; False only where `flags` say not to wait."""
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX | flags)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | flags)
             finally:
                 fcntl.flock(self._gate, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return False
         except OSError as error:
             raise storage_error(error, "the writer's lock failed") from error
+        return True
 
     # The state of the search index
 
@@ -132,12 +165,12 @@ class Writer:
         StorageFull and StorageFailed; then nothing has happened. Raises NotConfirmed where main has moved and the
         disk then failed.
         """
-        name, pack_bytes, index_bytes = pack.files()
+        name, pieces, index_bytes = pack.files()
         intent = _Intent(old or "", new, name)
         try:
             self._record(b"intent", intent)
             self._take_main_lock(old, new)
-            self._write_pack(name, pack_bytes, index_bytes)
+            self._write_pack(name, pieces, index_bytes)
             os.rename(self._main + ".lock", self._main)
         except OSError as error:
             if self._moved(new):
@@ -179,9 +212,9 @@ class Writer:
         if (found := self.main()) != old:
             raise ForeignCommit(f"{layout.BRANCH} was moved to {found} by another git.", found or "")
 
-    def _write_pack(self, name: str, pack: bytes, index: bytes) -> None:
+    def _write_pack(self, name: str, pack: Sequence[bytes], index: bytes) -> None:
         self._write_file(self._pack_path(name, "keep"), KEEP_TEXT, sync=False)
-        self._write_file(self._pack_path(name, "pack"), pack)
+        self._write_file(self._pack_path(name, "pack"), *pack)
         self._write_file(self._pack_path(name, "tmp_idx"), index)
         os.rename(self._pack_path(name, "tmp_idx"), self._pack_path(name, "idx"))
         self._fsync_folder(self._packs)
@@ -194,8 +227,17 @@ class Writer:
 
     # Recovery
 
+    def is_rewriting(self) -> bool:
+        """Whether history is being rewritten right now; what died while it did so is undone or finished first."""
+        if not swap.is_under_way(self._git_dir):
+            return False
+        with self.locked_at_once() as locked:
+            return not locked
+
     def _recover(self) -> None:
         try:
+            if swap.recover(self._git_dir, durable=self._durable):
+                self._record(b"behind")
             intent = self._read_intent()
             if intent is not None:
                 self._remove_leftovers(intent)
@@ -254,6 +296,15 @@ class Writer:
 
     # main
 
+    def main_locked_since(self) -> float | None:
+        """Since when there has been a main.lock, ours or another git's, in seconds since 1970; None where there is none."""
+        try:
+            return os.stat(self._main + ".lock").st_mtime
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "main.lock can't be looked at") from error
+
     def main(self) -> str | None:
         """The commit at main as it is on disk, packed or not; None before the first commit."""
         return read_main(self._git_dir)
@@ -263,11 +314,11 @@ class Writer:
     def _pack_path(self, name: str, kind: str) -> str:
         return os.path.join(self._packs, f"pack-{name}.{kind}")
 
-    def _write_file(self, path: str, data: bytes, *, sync: bool = True, mode: int = 0o444) -> None:
+    def _write_file(self, path: str, *pieces: bytes, sync: bool = True, mode: int = 0o444) -> None:
         _unlink(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            _write_all(descriptor, data)
+            _write_all(descriptor, pieces)
             if sync:
                 self._fsync(descriptor)
         finally:
@@ -323,13 +374,27 @@ def _not_confirmed(new: str, error: OSError) -> NotConfirmed:
     )
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
     """Write until all bytes are out, however few the system takes at a time."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    if os.fstat(descriptor).st_size != len(data):
+    for data in _joined(pieces):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    if os.fstat(descriptor).st_size != sum(map(len, pieces)):
         raise OSError(errno.EIO, "the file has another size than was written")
+
+
+def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """The same bytes in few pieces, without all of them a second time in memory."""
+    together: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        together.append(piece)
+        size += len(piece)
+        if size >= _AT_ONCE:
+            yield b"".join(together)
+            together, size = [], 0
+    yield b"".join(together)
 
 
 def _unlink(path: str) -> None:

@@ -304,7 +304,8 @@ class Query:
     """A whole search. `types` are those searched, never none.
 
     `count` is the client's wish for a page; 0 asks for the total alone. `used` is what of the request had an effect,
-    for the self link, and `issues` tell of the rest.
+    for the self link, and `issues` tell of the rest. `sight` is what a resource has to be, too, whichever resource in it
+    the filter is asked of.
     """
 
     types: tuple[str, ...]
@@ -319,3 +320,4 @@ class Query:
     elements: frozenset[str] = field(default=frozenset())
     used: tuple[tuple[str, str], ...] = ()
     issues: tuple[Issue, ...] = ()
+    sight: Filter = field(default=All())

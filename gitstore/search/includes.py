@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/search.html#revinclude
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gitstore.errors import TooCostly
 from gitstore.fhir.definitions import RESOURCE_TYPES
@@ -24,21 +24,34 @@ from gitstore.version import Version
 
 @storage_errors
 def include(
-    connection: sqlite3.Connection, query: Query, matches: Sequence[Match], limit: int
+    connection: sqlite3.Connection,
+    query: Query,
+    matches: Sequence[Match],
+    limit: int,
+    seen: Callable[[Sequence[int]], set[int]] | None = None,
 ) -> list[Version]:
     """The resources that the query's includes bring in, without the matches and each once.
+
+    `seen` says which resources, by their keys, may be brought in; the rest is as if it weren't there.
 
     A reference to a version brings in that version. What is deleted or not there is left out.
     Raises TooCostly where they are more than the limit.
     """
-    return _Including(connection, query.includes, limit).all(matches)
+    return _Including(connection, query.includes, limit, seen).all(matches)
 
 
 class _Including:
-    def __init__(self, connection: sqlite3.Connection, includes: Sequence[Include], limit: int) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        includes: Sequence[Include],
+        limit: int,
+        visible: Callable[[Sequence[int]], set[int]] | None,
+    ) -> None:
         self._connection = connection
         self._includes = includes
         self._limit = limit
+        self._visible = visible
         self._seen: dict[int, None] = {}
         """Keys of resources whose newest version is there: the matches, then what is brought in."""
         self._past: dict[tuple[ResourceId, VersionId], None] = {}
@@ -54,7 +67,7 @@ class _Including:
         while sources and includes:
             before = len(self._seen)
             for each in includes:
-                self._seen |= dict.fromkeys(self._found(each, sources))
+                self._seen |= dict.fromkeys(self._allowed(self._found(each, sources)))
                 if len(self._seen) - len(matched) + len(self._past) > self._limit:
                     raise TooCostly(
                         f"More than {self._limit} resources would be included. Ask for smaller pages."
@@ -66,6 +79,13 @@ class _Including:
         included = [newest[key] for key in brought]
         there |= {version.resource_id: version.version_id for version in included}
         return [*included, *self._versioned(there)]
+
+    def _allowed(self, found: Iterator[int]) -> Iterable[int]:
+        if self._visible is None:
+            return found
+        new = [key for key in found if key not in self._seen]
+        visible = self._visible(new) if new else set()
+        return [key for key in new if key in visible]
 
     def _keys(self, ids: Iterable[ResourceId]) -> list[int]:
         find = "SELECT key FROM resources WHERE type = ? AND id = ?"

@@ -6,22 +6,22 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import Literal, ParamSpec, TypeAlias, TypeVar
 
 from gitstore.errors import Locked, RepositoryDamaged, StorageFailed, StorageFull, Unavailable
 from gitstore.fhir import Resource, json
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
 from gitstore.search.contents import VALUES, Contents
-from gitstore.search.parameters import Registry
+from gitstore.search.parameters import Registry, registry_of
 from gitstore.search.rows import TYPE_NUMBERS, Rows
-from gitstore.version import Author, Change, Commit, Verb, Version
+from gitstore.version import Author, Change, Commit, Purged, Verb, Version
 
-SCHEMA = 2
+SCHEMA = 3
 """Of schema.sql; an index of another schema is made anew."""
 VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
 
@@ -66,12 +66,14 @@ class Index:
 
     def __init__(self, folder: str, *, base_url: str | None = None, all_references: bool = False) -> None:
         """`base_url` and `all_references` are as in `Registry`; where they change, the index is made anew."""
-        self._new_registry = partial(Registry, base_url=base_url, all_references=all_references)
-        self._folder = folder
+        self._new_registry = partial(registry_of, base_url=base_url, all_references=all_references)
+        self.folder = self._folder = folder
         self._link = os.path.join(folder, _NAME)
         self._local = threading.local()
         self._writing: _Connection | None = None
         self._registry: tuple[str, Registry | None] | None = None
+        self.on_other: Callable[[], None] = lambda: None
+        """Called when a thread finds another index in the place of the one that it has used."""
 
     def exists(self, *, searchable: bool = True) -> bool:
         """Whether there is an index of this schema that has the rows of searches, or is not to have them.
@@ -100,6 +102,19 @@ class Index:
         finally:
             connection.close()
 
+    def generation(self) -> int:
+        """The number of the index in use: each rebuild makes another one."""
+        return _number(self._generation())
+
+    def registry_with(self, stored: Sequence[Resource]) -> Registry:
+        """The search parameters that an index with these SearchParameters of the record would have."""
+        return self._new_registry(stored)
+
+    def draft(self, path: str) -> Generation:
+        """A new, empty index in a file of its own, that never takes over: whoever makes it has another use for it."""
+        folder, name = os.path.split(path)
+        return Generation(folder, name, [], self._new_registry)
+
     def reader(self) -> sqlite3.Connection:
         """This thread's connection for reading."""
         return self._current(getattr(self._local, "connection", None), self._keep_reader)
@@ -120,11 +135,12 @@ class Index:
         generation = _own(connection).generation
         known = self._registry
         if known is None or known[0] != generation:
-            known = self._registry = (generation, self._read_registry(connection))
+            known = self._registry = (generation, self.read_registry(connection))
         return known[1]
 
     @storage_errors
-    def _read_registry(self, connection: sqlite3.Connection) -> Registry | None:
+    def read_registry(self, connection: sqlite3.Connection) -> Registry | None:
+        """As `registry`, from the rows of an index that may be another one than that in use."""
         (fact,) = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
         return None if fact == _NOT_SEARCHABLE else self._registry_of(connection)
 
@@ -143,22 +159,36 @@ class Index:
         finally:
             execute("COMMIT")
 
+    @contextmanager
+    def steadily(self) -> Iterator[sqlite3.Connection]:
+        """As `reading`, also within such a block."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and connection.in_transaction:
+            yield connection
+        else:
+            with self.reading() as connection:
+                yield connection
+
     @storage_errors
     def _current(self, connection: _Connection | None, keep: Callable[[_Connection], None]) -> _Connection:
-        try:
-            generation = os.readlink(self._link)
-        except OSError as error:
-            raise StorageFailed(
-                f"There is no search index: {error}. `git fhir reindex` makes one."
-            ) from error
+        generation = self._generation()
         if connection is not None:
             if connection.generation == generation:
                 return connection
             connection.close()
+            self.on_other()
         opened = _connect(os.path.join(self._folder, generation))
         opened.generation = generation
         keep(opened)
         return opened
+
+    def _generation(self) -> str:
+        try:
+            return os.readlink(self._link)
+        except OSError as error:
+            raise StorageFailed(
+                f"There is no search index: {error}. `git fhir reindex` makes one."
+            ) from error
 
     def close(self) -> None:
         """Close this thread's connections; those of other threads go with their threads."""
@@ -332,9 +362,34 @@ def of_contents(contents: Sequence[tuple[ResourceId, Rows]]) -> sqlite3.Connecti
     return connection
 
 
+@storage_errors
+def beside(path: str, number: int | None = None) -> sqlite3.Connection:
+    """A connection to a file that is not the index in use. With a `number`, its generation, nobody changes it any more.
+
+    Raises StorageFailed where there is no such file then; else one is made.
+    """
+    mode = "rwc" if number is None else "ro&immutable=1"
+    connection = sqlite3.connect(
+        f"{Path(path).as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=_Connection,
+    )
+    if number is not None:
+        connection.generation = f"index-{number}.sqlite"
+    for pragma in ("temp_store = MEMORY", "mmap_size = 268435456"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
 def generation(connection: sqlite3.Connection) -> int:
     """The number of the index behind a connection: each rebuild makes another one."""
-    return int(_own(connection).generation.removeprefix("index-").removesuffix(".sqlite"))
+    return _number(_own(connection).generation)
+
+
+def _number(generation: str) -> int:
+    return int(generation.removeprefix("index-").removesuffix(".sqlite"))
 
 
 @storage_errors
@@ -343,11 +398,13 @@ def apply(
     commit: Commit,
     changes: Sequence[Change],
     blobs: Sequence[str | None],
-    contents: Sequence[Rows | None] | None = None,
+    contents: Iterable[Rows | None] | None = None,
+    purged: Collection[ResourceId] = (),
 ) -> list[Version]:
     """Note one commit and what it changed, `blobs` being the new files' ids, and `contents` what searches find them by.
 
     Without contents those of the resources stay as they are, to be renewed with `renew` in the same transaction.
+    `purged` are those whose version of this commit has been taken out of the record.
     Raises RepositoryDamaged where a version is not the next one of its resource.
     """
     execute = connection.execute
@@ -364,7 +421,7 @@ def apply(
             _author_key(connection, commit.author),
             commit.request_id,
             str(commit.idempotency) if commit.idempotency else None,
-            len(changes),
+            len(changes) - len(purged),
             commit.sequence - 1,
         ),
     )
@@ -372,11 +429,12 @@ def apply(
     for position, (change, blob, stands) in enumerate(zip(changes, blobs, standing, strict=True)):
         type = TYPE_NUMBERS[change.resource_id.type]
         key, created = _advance(connection, stands, change, commit.sequence, deleted=blob is None)
+        is_purged = change.resource_id in purged
         keys.append((key, stands[1]))
         execute(
-            """INSERT INTO versions VALUES (?, ?, ?, ?, ?, 1 + coalesce(
+            """INSERT INTO versions VALUES (?1, ?2, ?3, ?4, ?5, (?9 IS NULL) + coalesce(
               (SELECT ordinal FROM versions WHERE type = ?5 ORDER BY sequence DESC, position DESC LIMIT 1), 0),
-            ?, ?, ?)""",
+            ?6, ?7, ?8, ?9)""",
             (
                 key,
                 change.version_id,
@@ -386,10 +444,12 @@ def apply(
                 VERBS.index(change.verb),
                 created,
                 bytes.fromhex(blob) if blob else None,
+                0 if is_purged else None,
             ),
         )
+        gone = 0 if is_purged else None
         made.append(
-            Version(change.resource_id, change.version_id, change.verb, created, blob, commit, position)
+            Version(change.resource_id, change.version_id, change.verb, created, blob, commit, position, gone)
         )
     if contents is not None:
         # Last, as a reference to a resource of the same commit must find it.
@@ -410,7 +470,44 @@ def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tu
             f"Commit {commit} makes version {change.version_id} of {change.resource_id}, whose last one is {version}.",
             commit,
         )
-    return key, bool(deleted)
+    return key, key is None or (bool(deleted) and not _was_there(connection, key, version))
+
+
+def _was_there(connection: sqlite3.Connection, key: int, version: int) -> bool:
+    """Whether a resource without content had one when this version was the newest: it has been purged since."""
+    row = connection.execute(
+        "SELECT verb FROM versions WHERE resource = ? AND version = ? AND purged = 0", (key, version)
+    ).fetchone()
+    return row is not None and VERBS[row[0]] != "DELETE"
+
+
+@storage_errors
+def standing(connection: sqlite3.Connection, resource_id: ResourceId) -> Literal["there", "absent", "purged"]:
+    """Whether the newest version of a resource has a file; "purged" where it had one."""
+    row = connection.execute(
+        """SELECT r.deleted, v.purged FROM resources r JOIN versions v ON v.resource = r.key AND v.version = r.version
+        WHERE r.type = ? AND r.id = ?""",
+        (TYPE_NUMBERS[resource_id.type], resource_id.id),
+    ).fetchone()
+    if row is None or not row[0]:
+        return "absent" if row is None else "there"
+    return "absent" if row[1] is None else "purged"
+
+
+@storage_errors
+def note_purged(connection: sqlite3.Connection, commit: Commit, purged: Iterable[Purged]) -> None:
+    """Note that a commit says of versions that they are gone. Raises RepositoryDamaged where one is there."""
+    for one in purged:
+        cursor = connection.execute(
+            """UPDATE versions SET purged = ? WHERE purged = 0 AND version = ?
+            AND resource = (SELECT key FROM resources WHERE type = ? AND id = ?)""",
+            (commit.sequence, one.version_id, TYPE_NUMBERS[one.resource_id.type], one.resource_id.id),
+        )
+        if cursor.rowcount != 1:
+            name = f"{one.resource_id}/_history/{one.version_id}"
+            raise RepositoryDamaged(
+                f"Commit {commit.id} says that {name} was purged, and it is there.", commit.id
+            )
 
 
 def _advance(
@@ -474,6 +571,17 @@ def newest_since(
         (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None)
         for key, type, id, blob in rows
     ]
+
+
+@storage_errors
+def changed_after(connection: sqlite3.Connection, sequence: int) -> list[ResourceId]:
+    """The resources of which later commits than this made a version."""
+    rows = connection.execute(
+        """SELECT DISTINCT r.type, r.id FROM versions v JOIN resources r ON r.key = v.resource
+        WHERE v.sequence > ?""",
+        (sequence,),
+    )
+    return [ResourceId(RESOURCE_TYPES[type], id) for type, id in rows]
 
 
 def _author_key(connection: sqlite3.Connection, author: Author) -> int:

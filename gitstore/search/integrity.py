@@ -40,6 +40,17 @@ def dangling(connection: sqlite3.Connection, resource_id: ResourceId) -> list[Re
     return _named(rows.fetchall())
 
 
+def referred(connection: sqlite3.Connection, resource_id: ResourceId) -> list[ResourceId]:
+    """The resources that one refers to, be they there or not."""
+    rows = connection.execute(
+        """SELECT DISTINCT t.type, t.id FROM resources r
+        JOIN refs f ON f.resource = r.key AND f.parameter = 0 JOIN resources t ON t.key = f.target
+        WHERE r.type = ? AND r.id = ?""",
+        (TYPE_NUMBERS[resource_id.type], resource_id.id),
+    )
+    return _named(rows.fetchall())
+
+
 def referrers(connection: sqlite3.Connection, resource_id: ResourceId, limit: int) -> list[ResourceId]:
     """The first so many resources that refer to one, and not just to a version of it."""
     rows = connection.execute(

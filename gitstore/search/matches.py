@@ -43,7 +43,8 @@ class Rows:
         self.query = query
         self.few = few
         self.plan = Plan(connection, query.types, few=few)
-        self.there = TRUE if upto is None else sql("r.sequence <= {}", upto)
+        there = TRUE if upto is None else sql("r.sequence <= {}", upto)
+        self.there = every([there, self.plan.probe(query.sight, "r.key")])
         self._tied_downward = orders.is_tied_downward(query.sort)
 
     def after(self, cursor: Cursor | None, limit: int) -> list[Row]:

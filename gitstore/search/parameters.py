@@ -5,6 +5,7 @@ https://hl7.org/fhir/R4/searchparameter.html
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json as plain_json
 from collections.abc import Mapping, Sequence
@@ -188,6 +189,20 @@ class Registry:
             )
             for number, component in enumerate(definition.components, 1)
         )
+
+
+def registry_of(
+    stored: Sequence[Resource], *, base_url: str | None = None, all_references: bool = False
+) -> Registry:
+    """A `Registry` of these; where nothing is stored, all stores of the process share one, and what it has compiled."""
+    if stored:
+        return Registry(stored, base_url=base_url, all_references=all_references)
+    return _of_nothing_stored(base_url, all_references)
+
+
+@functools.lru_cache(maxsize=4)
+def _of_nothing_stored(base_url: str | None, all_references: bool) -> Registry:
+    return Registry(base_url=base_url, all_references=all_references)
 
 
 _WITH_TEXT = frozenset({"CodeableConcept", "Coding", "Identifier"})

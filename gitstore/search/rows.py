@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from gitstore.fhir.definitions import RESOURCE_TYPES
 
@@ -35,31 +36,43 @@ PositionRow: TypeAlias = tuple[int, float, float]
 """Parameter, latitude, longitude, in degrees."""
 
 
-@dataclass(slots=True)
-class Rows:
+class Rows(msgspec.Struct, array_like=True):
     """The rows of one resource, without its key. `element` numbers the elements of a composite parameter, else 0.
 
     `narrative` and `content` are text for _text and _content.
     """
 
-    tokens: list[TokenRow] = field(default_factory=list)
-    strings: list[StringRow] = field(default_factory=list)
-    dates: list[DateRow] = field(default_factory=list)
-    quantities: list[QuantityRow] = field(default_factory=list)
-    references: list[ReferenceRow] = field(default_factory=list)
-    positions: list[PositionRow] = field(default_factory=list)
+    tokens: list[TokenRow] = msgspec.field(default_factory=list)
+    strings: list[StringRow] = msgspec.field(default_factory=list)
+    dates: list[DateRow] = msgspec.field(default_factory=list)
+    quantities: list[QuantityRow] = msgspec.field(default_factory=list)
+    references: list[ReferenceRow] = msgspec.field(default_factory=list)
+    positions: list[PositionRow] = msgspec.field(default_factory=list)
     narrative: str = ""
     content: str = ""
-    contained: list[Contained] = field(default_factory=list)
+    contained: list[Contained] = msgspec.field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Contained:
+class Contained(msgspec.Struct, array_like=True):
     """A contained resource, by its id in the container."""
 
     type: str
     id: str
     rows: Rows
+
+
+def pack_rows(rows: Rows) -> bytes:
+    """The rows in a tenth of the memory."""
+    return _ENCODER.encode(rows)
+
+
+def unpack_rows(data: bytes) -> Rows:
+    """Undoes `pack_rows`."""
+    return _DECODER.decode(data)
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Rows)
 
 
 def span_of(low: int, high: int) -> int:

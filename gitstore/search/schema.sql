@@ -1,5 +1,5 @@
 -- The search index. Everything here is derived from the first-parent chain of main, and nothing is ever changed
--- but resources.version and .deleted, so a state of the record is "all versions up to a commit".
+-- but resources.version and .deleted, and versions.purged once, so a state of the record is "all versions up to a commit".
 -- A type is its number in gitstore.fhir.definitions.RESOURCE_TYPES.
 
 CREATE TABLE commits (
@@ -49,11 +49,14 @@ CREATE TABLE versions (
   ordinal  INTEGER NOT NULL,         -- this is the n-th version of its type
   verb     INTEGER NOT NULL,         -- 0 POST, 1 PUT, 2 DELETE
   created  INTEGER NOT NULL,         -- 1 where nothing current was there before
-  blob     BLOB,                     -- 20 bytes; NULL for a deletion
+  blob     BLOB,                     -- 20 bytes; NULL for a deletion, and for what was purged
+  purged   INTEGER,                  -- the sequence of the commit that says so, 0 where none does; NULL for most.
+                                     -- Such a version counts in neither `ordinal` nor commits.versions
   PRIMARY KEY (resource, version)
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX versions_by_type ON versions (type, sequence, position, ordinal);
+CREATE INDEX versions_purged ON versions (resource, version) WHERE purged IS NOT NULL;
 CREATE UNIQUE INDEX versions_by_commit ON versions (sequence, position);
 
 -- Search. https://hl7.org/fhir/R4/search.html The rows of a resource are those of its newest version, and there are

@@ -25,17 +25,21 @@ _CHECKS = {
     "whether it was created does not follow from the version before it": """
         SELECT v.type, r.id, v.version FROM versions v JOIN resources r ON r.key = v.resource
         LEFT JOIN versions b ON b.resource = v.resource AND b.version = v.version - 1
-        WHERE v.created <> (v.blob IS NOT NULL AND b.blob IS NULL)""",
+        WHERE v.created <> (v.blob IS NOT NULL AND b.blob IS NULL AND (b.purged IS NULL OR b.verb = 2
+          OR b.purged BETWEEN 1 AND v.sequence))""",
+    "it was purged, and something of it is there": """
+        SELECT v.type, r.id, v.version FROM versions v JOIN resources r ON r.key = v.resource
+        WHERE v.purged IS NOT NULL AND v.blob IS NOT NULL""",
     "it is miscounted among the versions of its type": """
         SELECT type, id, version FROM (
           SELECT v.type, r.id, v.version, v.ordinal,
-            row_number() OVER (PARTITION BY v.type ORDER BY v.sequence, v.position) AS counted
+            sum(v.purged IS NULL) OVER (PARTITION BY v.type ORDER BY v.sequence, v.position) AS counted
           FROM versions v JOIN resources r ON r.key = v.resource)
         WHERE ordinal <> counted""",
     "the versions up to it are miscounted": """
         SELECT NULL, sequence, 'commit' FROM (
           SELECT c.sequence, c.versions, sum(count(v.version)) OVER (ORDER BY c.sequence) AS counted
-          FROM commits c LEFT JOIN versions v ON v.sequence = c.sequence GROUP BY c.sequence)
+          FROM commits c LEFT JOIN versions v ON v.sequence = c.sequence AND v.purged IS NULL GROUP BY c.sequence)
         WHERE versions <> counted""",
 }
 """What is wrong -> the rows of which it is true: type, id, and a version or which kind of row it is."""

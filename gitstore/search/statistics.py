@@ -9,6 +9,12 @@ from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.search.index import storage_errors
 
+_NUMBER = (
+    "version - (SELECT count(*) FROM versions v INDEXED BY versions_purged WHERE v.resource = r.key"
+    " AND v.purged IS NOT NULL)"
+)
+"""How many versions a resource has: those that were purged have left gaps."""
+
 
 @dataclass(frozen=True, slots=True)
 class TypeCount:
@@ -33,8 +39,9 @@ class Month:
 def by_type(connection: sqlite3.Connection) -> list[TypeCount]:
     """Counts for each type that was ever there, in the order of names."""
     rows = connection.execute(
-        """SELECT type, sum(NOT deleted), sum(deleted), sum(version) FROM resources WHERE version > 0
-           GROUP BY type ORDER BY type"""
+        f"""SELECT type, sum(NOT deleted), sum(deleted AND number > 0), sum(number) FROM
+             (SELECT type, deleted, {_NUMBER} AS number FROM resources r WHERE version > 0)
+           GROUP BY type HAVING sum(number) > 0 ORDER BY type"""
     )
     return [TypeCount(RESOURCE_TYPES[type], *counts) for type, *counts in rows]
 
@@ -51,6 +58,13 @@ def by_month(connection: sqlite3.Connection) -> list[Month]:
         found.append(Month(month, commits, versions - before))
         before = versions
     return found
+
+
+@storage_errors
+def versions(connection: sqlite3.Connection) -> int:
+    """How many versions there are, deletions included: a running count, so it costs nothing."""
+    row = connection.execute("SELECT versions FROM commits ORDER BY sequence DESC LIMIT 1").fetchone()
+    return int(row[0]) if row else 0
 
 
 @storage_errors
@@ -72,7 +86,8 @@ def size(connection: sqlite3.Connection) -> int:
 def longest(connection: sqlite3.Connection, count: int) -> list[tuple[ResourceId, VersionId]]:
     """The resources with the most versions, with how many they have."""
     rows = connection.execute(
-        "SELECT type, id, version FROM resources WHERE version > 0 ORDER BY version DESC, type, id LIMIT ?",
+        f"SELECT type, id, {_NUMBER} AS number FROM resources r WHERE version > 0 AND number > 0"
+        " ORDER BY number DESC, type, id LIMIT ?",
         (count,),
     )
     return [(ResourceId(RESOURCE_TYPES[type], id), VersionId(version)) for type, id, version in rows]

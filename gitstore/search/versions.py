@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gitstore.errors import Invalid, Issue
@@ -21,11 +21,14 @@ from gitstore.version import Author, Commit, Idempotency, Version
 
 _COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id, c.idempotency"
 _SELECT_COMMIT = f"SELECT {_COMMIT} FROM commits c JOIN authors a ON a.key = c.author"
-_VERSION = f"r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, {_COMMIT}"
+_VERSION = f"r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, v.purged, {_COMMIT}"
+_SEQUENCE = 8
+"""The place of c.sequence in a row of these."""
 _FROM = """
 FROM versions v JOIN resources r ON r.key = v.resource
 JOIN commits c ON c.sequence = v.sequence JOIN authors a ON a.key = c.author"""
 _SELECT = f"SELECT {_VERSION} {_FROM}"
+_BY_AUTHOR = "c.author IN (SELECT key FROM authors WHERE name = :author OR email = :author)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,14 @@ class Period:
     """Which versions of a history are meant, by sequence, both ends included.
 
     With `current` those that were current at some time in it: also what was in force when it began, but for versions
-    made before `since`.
+    made before `since`. With `author`, a name or a mail address, only what they wrote.
     """
 
     first: int
     last: int
     current: bool = False
     since: int = 1
+    author: str | None = None
 
 
 # Commits
@@ -134,7 +138,7 @@ def newest(connection: sqlite3.Connection, resource_id: ResourceId, upto: int) -
         f"{_SELECT} WHERE r.type = ? AND r.id = ? AND v.version = r.version",
         (TYPE_NUMBERS.get(resource_id.type), resource_id.id),
     ).fetchone()
-    if row is None or row[7] <= upto:
+    if row is None or row[_SEQUENCE] <= upto:
         return _version(row) if row else None
     number = _last_version(connection, resource_id, upto)
     return version(connection, resource_id, VersionId(number), upto) if number else None
@@ -161,6 +165,69 @@ def newest_of(connection: sqlite3.Connection, keys: Sequence[int]) -> dict[int, 
         (json.dumps(list(keys)),),
     )
     return {key: _version(row) for key, *row in rows}
+
+
+@storage_errors
+def keys_of(connection: sqlite3.Connection, resource_ids: Iterable[ResourceId]) -> list[int]:
+    """The keys in the index of those that it knows."""
+    find = "SELECT key FROM resources WHERE type = ? AND id = ?"
+    rows = (connection.execute(find, (TYPE_NUMBERS[type], id)).fetchone() for type, id in resource_ids)
+    return [row[0] for row in rows if row is not None]
+
+
+@storage_errors
+def deleted(connection: sqlite3.Connection, types: Sequence[str], limit: int) -> list[ResourceId]:
+    """The first so many resources of these types that were there and are deleted."""
+    rows = connection.execute(
+        "SELECT type, id FROM resources WHERE type IN (SELECT value FROM json_each(?)) AND deleted = 1"
+        " AND version > 0 LIMIT ?",
+        (json.dumps([TYPE_NUMBERS[type] for type in types]), limit),
+    )
+    return [ResourceId(RESOURCE_TYPES[type], id) for type, id in rows]
+
+
+@storage_errors
+def all_of(connection: sqlite3.Connection, resource_id: ResourceId) -> list[Version]:
+    """Every version of a resource, the oldest first; also those that were purged."""
+    rows = connection.execute(
+        f"{_SELECT} WHERE r.type = ? AND r.id = ? ORDER BY v.version",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id),
+    )
+    return [_version(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What the index says of one version that must outlast its commit's id."""
+
+    sequence: int
+    position: int
+    resource_id: ResourceId
+    version_id: int
+    verb: int
+    created: int
+    last_updated: int
+    author: Author
+    blob: bytes | None
+    purged: bool
+
+    def without(self) -> Fact:
+        """The same once it has been purged."""
+        return replace(self, created=0, blob=None, purged=True)
+
+    def __str__(self) -> str:
+        return f"{self.resource_id}/_history/{self.version_id}"
+
+
+def facts(connection: sqlite3.Connection) -> Iterator[Fact]:
+    """What the index says of each version, in the order in which they were made."""
+    rows = connection.execute(
+        "SELECT v.sequence, v.position, r.type, r.id, v.version, v.verb, v.created, c.last_updated, a.name, a.email,"
+        f" v.blob, v.purged IS NOT NULL {_FROM} ORDER BY v.sequence, v.position"
+    )
+    for sequence, position, type, id, version, verb, created, date, name, email, blob, purged in rows:
+        resource_id, author = ResourceId(RESOURCE_TYPES[type], id), Author(name, email)
+        yield Fact(sequence, position, resource_id, version, verb, created, date, author, blob, bool(purged))
 
 
 @storage_errors
@@ -234,20 +301,34 @@ def instance_history(
         low, order = max(low, cursor.first + 1), "ASC"
     elif cursor is not None:
         high = min(high, cursor.first - 1)
+    selected = "r.type = :type AND r.id = :id AND v.version BETWEEN :low AND :high AND v.purged IS NULL"
+    values = {"type": TYPE_NUMBERS.get(resource_id.type), "id": resource_id.id, "author": period.author}
+    # Counters have no gaps, so only what was purged needs to be counted.
+    total = max(0, last - first + 1) - _purged(connection, resource_id, first, last)
+    if period.author is not None:
+        selected += f" AND {_BY_AUTHOR}"
+        total = _count(connection, selected, values | {"low": first, "high": last})
     rows = connection.execute(
-        f"{_SELECT} WHERE r.type = ? AND r.id = ? AND v.version BETWEEN ? AND ? ORDER BY v.version {order} LIMIT ?",
-        (TYPE_NUMBERS.get(resource_id.type), resource_id.id, low, high, count),
+        f"{_SELECT} WHERE {selected} ORDER BY v.version {order} LIMIT :count",
+        values | {"low": low, "high": high, "count": count},
     )
-    # Counters have no gaps, so the number of versions needs no counting.
-    return _newest_first(rows, order), max(0, last - first + 1)
+    return _newest_first(rows, order), total
 
 
 @storage_errors
 def history(
-    connection: sqlite3.Connection, type: str | None, period: Period, cursor: Cursor | None, count: int
+    connection: sqlite3.Connection,
+    type: str | None,
+    period: Period,
+    cursor: Cursor | None,
+    count: int,
+    resources: Sequence[int] | None = None,
 ) -> tuple[list[Version], int]:
-    """A page of a type's history or of everything, newest first, and how many versions there are in all."""
-    conditions, order = ["v.sequence <= :last"], "DESC"
+    """A page of a type's history or of everything, newest first, and how many versions there are in all.
+
+    `resources` are keys of the index: of these alone, then, and the number is still that of all.
+    """
+    conditions, order = ["v.sequence <= :last", "v.purged IS NULL"], "DESC"
     if period.current:
         # In force when the period began: the next version, if any, came later than that.
         conditions.append(
@@ -266,10 +347,15 @@ def history(
     if type is not None:
         conditions.append("v.type = :type")
         values["type"] = TYPE_NUMBERS.get(type)
+    if period.author is not None:
+        conditions.append(_BY_AUTHOR)
+        values["author"] = period.author
     selected = " AND ".join(conditions)
-    total = _total(connection, type, period) if not period.current else None
-    if total is None:
-        total = connection.execute(f"SELECT count(*) FROM versions v WHERE {selected}", values).fetchone()[0]
+    is_counted = period.current or period.author is not None
+    total = _count(connection, selected, values) if is_counted else _total(connection, type, period)
+    if resources is not None:
+        selected += " AND v.resource IN (SELECT value FROM json_each(:resources))"
+        values["resources"] = json.dumps(list(resources))
     if cursor is not None:
         selected += f" AND (v.sequence, v.position) {'>' if cursor.newer else '<'} (:sequence, :position)"
         values |= {"sequence": cursor.first, "position": cursor.second}
@@ -278,6 +364,19 @@ def history(
         f"{_SELECT} WHERE {selected} ORDER BY v.sequence {order}, v.position {order} LIMIT :count", values
     )
     return _newest_first(rows, order), total
+
+
+def _purged(connection: sqlite3.Connection, resource_id: ResourceId, first: int, last: int) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM resources r JOIN versions v INDEXED BY versions_purged ON v.resource = r.key"
+        " WHERE r.type = ? AND r.id = ? AND v.version BETWEEN ? AND ? AND v.purged IS NOT NULL",
+        (TYPE_NUMBERS.get(resource_id.type), resource_id.id, first, last),
+    ).fetchone()
+    return int(row[0])
+
+
+def _count(connection: sqlite3.Connection, selected: str, values: Mapping[str, object]) -> int:
+    return int(connection.execute(f"SELECT count(*) {_FROM} WHERE {selected}", values).fetchone()[0])
 
 
 def _newest_first(rows: sqlite3.Cursor, order: str) -> list[Version]:
@@ -329,7 +428,7 @@ def _last_version(connection: sqlite3.Connection, resource_id: ResourceId, upto:
 
 
 def _version(row: Sequence[Any]) -> Version:
-    type, id, number, verb, created, blob, position, *commit = row
+    type, id, number, verb, created, blob, position, purged, *commit = row
     return Version(
         ResourceId(RESOURCE_TYPES[type], id),
         number,
@@ -338,6 +437,7 @@ def _version(row: Sequence[Any]) -> Version:
         blob.hex() if blob is not None else None,
         _commit(commit),
         position,
+        purged,
     )
 
 

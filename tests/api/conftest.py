@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -14,6 +13,7 @@ from falcon.testing import Result, TestClient
 
 from api.app import create_app
 from gitstore import Settings, Store, init
+from tests.conftest import copy_record
 
 START = 1_700_000_000_250_000
 """2023-11-14T22:13:20.25Z in microseconds."""
@@ -85,7 +85,7 @@ def empty_record(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -
 @pytest.fixture
 def repository(empty_record: Path, tmp_path: Path) -> Path:
     """A copy: to make a record takes several fsyncs, and most tests need one."""
-    return Path(shutil.copytree(empty_record, tmp_path / "record.git"))
+    return copy_record(empty_record, tmp_path / "record.git")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from api.app import ROUTES
-from api.capabilities import OPERATIONS, SYSTEM_LEVEL, TYPE_LEVEL, VERSION
+from api.capabilities import OPERATIONS, SYSTEM_LEVEL, SYSTEM_OPERATIONS, TYPE_LEVEL, VERSION
 from gitstore.fhir import validation
 from gitstore.fhir.definitions import RESOURCE_TYPES
 
@@ -115,8 +115,10 @@ def _works(client, code, type):
 
 def test_every_operation_it_names_works_on_every_type(client, statement):
     """13.3: named with its definition, and answered with what that says."""
+    version = {"resourceType": "Parameters", "parameter": [{"name": "version", "valueInteger": 1}]}
     for claim in statement["rest"][0]["resource"]:
-        validate, meta, add, delete, *others = claim["operation"]
+        *operations, diff, blame, restore = claim["operation"]
+        validate, meta, add, delete, *others = operations
         assert validate == {
             "name": "validate",
             "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
@@ -137,6 +139,15 @@ def test_every_operation_it_names_works_on_every_type(client, statement):
             labels = {"name": "meta", "valueMeta": {"tag": [{"code": "a"}]}}
             body = {"resourceType": "Parameters", "parameter": [labels]}
             assert client.post(f"{claim['type']}/m/${name}", body).json["resourceType"] == "Parameters"
+        for operation, name in ((diff, "diff"), (blame, "blame"), (restore, "restore")):
+            assert operation == {
+                "name": name,
+                "definition": f"https://git-fhir.dev/OperationDefinition/{name}",
+            }
+        for name in ("diff", "blame"):
+            assert client.get(f"{claim['type']}/m/${name}").json["resourceType"] == "Parameters"
+        restored = client.post(f"{claim['type']}/m/$restore", version)
+        assert (restored.json["resourceType"], restored.json["meta"]["versionId"]) == (claim["type"], "4")
         works = client.get(f"{claim['type']}/m/$everything").status_code == 200
         definition = f"http://hl7.org/fhir/OperationDefinition/{claim['type']}-everything"
         assert others == ([{"name": "everything", "definition": definition}] if works else [])
@@ -179,9 +190,16 @@ def test_each_format_works(client, statement):
             assert client.get("metadata", Accept=name).headers["Content-Type"] == name
 
 
-def test_the_operation_of_the_system_works(client, statement):
+def test_the_operations_of_the_system_work(client, statement, patient):
     """13.3, 16.3"""
-    [meta] = statement["rest"][0]["operation"]
+    meta, diff, changes, revert = statement["rest"][0]["operation"]
+    for operation, name in ((diff, "diff"), (changes, "changes"), (revert, "revert")):
+        assert operation == {"name": name, "definition": f"https://git-fhir.dev/OperationDefinition/{name}"}
+    client.put("Patient/example", patient)
+    assert client.get("$diff?from=Patient/example&to=Patient/example").status_code == 200
+    assert client.get("$changes?from=2999-01-01").status_code == 200
+    commit = client.get("Patient/example").headers["Git-Commit"]
+    assert client.post(f"$revert?commit={commit}", "").json["resourceType"] == "Bundle"
     assert meta == {"name": "meta", "definition": "http://hl7.org/fhir/OperationDefinition/Resource-meta"}
     assert client.get("$meta").status_code == 200
 
@@ -199,7 +217,8 @@ def test_the_headers_it_tells_of_work(client, statement, patient):
 
 def test_every_interaction_has_its_page():
     """One word of the specification names code, test and page."""
-    pages = {page.stem for page in Path(__file__).parents[2].joinpath("docs", "interactions").glob("*.md")}
+    docs = Path(__file__).parents[2] / "docs"
+    pages = {page.stem for page in (*docs.joinpath("interactions").glob("*.md"), docs / "audit.md")}
     named = {"history-instance": "history", "history-type": "history", "history-system": "history"}
     named |= {"search-type": "search", "search-system": "search"}
     named |= {
@@ -210,8 +229,13 @@ def test_every_interaction_has_its_page():
         "$meta-add": "meta",
         "$meta-delete": "meta",
         "$everything": "everything",
+        "$diff": "audit",
+        "$blame": "audit",
+        "$changes": "audit",
+        "$restore": "audit",
+        "$revert": "audit",
     }
     codes = {code for _, endpoint in ROUTES for each in endpoint.interactions.values() for code in each}
 
-    assert codes == {*TYPE_LEVEL, *SYSTEM_LEVEL, *OPERATIONS, "capabilities"}
+    assert codes == {*TYPE_LEVEL, *SYSTEM_LEVEL, *OPERATIONS, *SYSTEM_OPERATIONS, "capabilities"}
     assert {named.get(code, code) for code in codes} <= pages

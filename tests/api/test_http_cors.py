@@ -174,7 +174,17 @@ def test_a_server_does_not_start_with_such_a_setting(tmp_path, variable, value):
     subprocess.run(["git", "-C", tmp_path / "record.git", "config", f"fhir.{variable}", value], check=True)
 
     done = subprocess.run(
-        [sys.executable, "-m", "api", tmp_path / "record.git", "--port", "0", "--workers", "1"],
+        [
+            sys.executable,
+            "-m",
+            "api",
+            tmp_path / "record.git",
+            "--allow-anonymous",
+            "--port",
+            "0",
+            "--workers",
+            "1",
+        ],
         capture_output=True,
         text=True,
         timeout=20,

@@ -26,14 +26,14 @@ def every_class(kind=gitstore.StoreError):
 def test_every_error_of_the_store_has_a_status(kind):
     """None is left to chance, not even by inheritance."""
     assert kind in errors.STATUS
-    assert 400 <= errors.STATUS[kind] < 600
+    assert errors.STATUS[kind] == 202 if kind is gitstore.Preparing else 400 <= errors.STATUS[kind] < 600
 
 
 def failing(error, settings):
     """A client of a store that can only fail."""
 
     class Failing:
-        def snapshot(self, sequence=None):
+        def snapshot(self, sequence=None, **access):
             raise error
 
         def commit(self, *args, **named):
@@ -156,13 +156,13 @@ def test_a_write_that_can_not_be_read_back_has_still_happened(store, settings, p
         broken = False
         canonicals = store.canonicals
 
-        def snapshot(self, sequence=None):
+        def snapshot(self, sequence=None, **access):
             if self.broken:
                 raise gitstore.StorageFailed("the index is gone")
             return store.snapshot(sequence)
 
         @contextmanager
-        def reading(self):
+        def reading(self, **access):
             yield self.snapshot()
 
         def commit(self, *args, **named):

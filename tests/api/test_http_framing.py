@@ -16,9 +16,10 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waitress.adjustments import Adjustments
 
 from api.app import create_app
-from api.framing import MAX_LINE, Chunks
+from api.framing import MAX_LINE, Chunks, Parser
 from api.server import bind, server
 from gitstore import Settings
 
@@ -368,3 +369,11 @@ def test_a_long_line_takes_no_long_time():
 
     assert chunks.error is not None
     assert time.process_time() - started < 1
+
+
+def test_half_a_header_has_a_path_to_be_logged():
+    """A client that drips and hangs up just before its 408: waitress logs the path of what it was about to be told."""
+    half = Parser(Adjustments())
+    half.received(b"GET /fhir/Patient HTT")
+
+    assert half.path == ""

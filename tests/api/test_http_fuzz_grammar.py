@@ -12,7 +12,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import socket
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from lxml import html
 
 from api.app import create_app
 from gitstore import ANONYMOUS, Settings, Store, Update
@@ -32,6 +32,7 @@ from tests.api.conftest import Client
 from tests.api.fuzz_grammar import BINARY, OBSERVATION, PATIENT, Grammar, Sent
 from tests.api.fuzz_wire import raw
 from tests.api.test_http_server import start, stop
+from tests.conftest import copy_record
 
 REQUESTS = int(os.environ.get("GIT_FHIR_FUZZ", "1500"))
 OVER_THE_WIRE = REQUESTS // 5
@@ -92,7 +93,7 @@ def named(number: int, sent: object) -> Iterator[None]:
 @pytest.fixture
 def fuzzed(empty_record, tmp_path):
     """A store with validation and a real clock, and three resources."""
-    path = shutil.copytree(empty_record, tmp_path / "fuzzed.git")
+    path = copy_record(empty_record, tmp_path / "fuzzed.git")
     ids = count(1)
     with Store.open(path, SETTINGS, new_id=lambda: f"new-{next(ids)}") as store:
         resources = fhir_json.loads(json.dumps([PATIENT, OBSERVATION, BINARY]).encode())
@@ -111,6 +112,12 @@ def check_answer(status: int, headers: dict[str, str], body: bytes, sent: Sent) 
     kind = headers["content-type"].partition(";")[0]
     if status < 400 and "content-disposition" in headers:
         return  # the content of a Binary, whatever its type says that it is
+    if kind == "text/html":
+        page = html.document_fromstring(body.decode())
+        assert len(page.findall(".//h1")) == 1, sent
+        assert not page.findall(".//script"), sent
+        assert "Traceback" not in page.text_content(), sent
+        return
     found = xml.loads(body) if "xml" in kind else json.loads(body)
     if status >= 400:
         assert found["resourceType"] == "OperationOutcome", sent

@@ -105,7 +105,17 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "api", self.record, "--port", "0", "--workers", "2"]
+        command = [
+            sys.executable,
+            "-m",
+            "api",
+            self.record,
+            "--allow-anonymous",
+            "--port",
+            "0",
+            "--workers",
+            "2",
+        ]
         self.master = subprocess.Popen(
             [*command, "--threads", "16"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

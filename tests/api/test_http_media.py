@@ -66,7 +66,7 @@ def test_without_a_wish_it_is_fhirs_json(client):
     assert client.get("metadata").headers["Content-Type"] == FHIR
 
 
-@pytest.mark.parametrize("accept", ["application/fhir+turtle", "text/turtle", "text/html"])
+@pytest.mark.parametrize("accept", ["application/fhir+turtle", "text/turtle", "image/png"])
 def test_what_can_not_be_produced_is_not_acceptable(client, patient, store, issue, accept):
     """2.5: 406; a write is refused before it happens."""
     before = store.snapshot().commit
@@ -97,7 +97,6 @@ def test_what_can_not_be_produced_is_not_acceptable(client, patient, store, issu
         ("application/fhir%2Bxml", XML),
         ("application/fhir xml", XML),
         ("ttl", None),
-        ("html", None),
         ("", None),
     ],
 )
@@ -236,6 +235,7 @@ def test_a_bomb_is_not_unpacked(client, settings):
     """2.13: of 30 MB never more than the limit is in memory."""
     body = gzip.compress(b" " * 30_000_000, mtime=0)
     assert len(body) < settings.max_body
+    client.get("Patient/example")  # the first request compiles the routes
     tracemalloc.start()
     response = client.put("Patient/example", body, Content_Encoding="gzip")
     _, peak = tracemalloc.get_traced_memory()

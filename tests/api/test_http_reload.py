@@ -48,7 +48,17 @@ class Running:
 @pytest.fixture
 def server(record: str, tmp_path: Path) -> Iterator[Running]:
     log = tmp_path / "log"
-    command = [sys.executable, "-m", "api", record, "--port", "0", "--workers", str(WORKERS)]
+    command = [
+        sys.executable,
+        "-m",
+        "api",
+        record,
+        "--allow-anonymous",
+        "--port",
+        "0",
+        "--workers",
+        str(WORKERS),
+    ]
     with log.open("wb") as stream:
         process = subprocess.Popen([*command, "--threads", "4"], stdout=subprocess.PIPE, stderr=stream)
     assert process.stdout is not None
@@ -171,6 +181,7 @@ def test_a_terminal_that_is_closed_ends_the_server(record: str) -> None:
         "-m",
         "api",
         record,
+        "--allow-anonymous",
         "--port",
         "0",
         "--workers",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
 from gitstore import Settings, Store
 from tests.api.conftest import START
 from tests.api.ward import client_of
+from tests.conftest import copy_record
 
 DIGITS = ["1.00", "0.010", "100.0", "1E+2", "123456789012345678", "0.123456789012345678", "-0.0", "1e-7"]
 JSON_PATCH = "application/json-patch+json"
@@ -22,7 +22,7 @@ MASKED = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "
 def strict(empty_record, tmp_path_factory):
     """A client of a server with the settings that it has by default, but for fsync. All tests share its record."""
     settings = Settings(durability="off")
-    path = shutil.copytree(empty_record, tmp_path_factory.mktemp("strict") / "record.git")
+    path = copy_record(empty_record, tmp_path_factory.mktemp("strict") / "record.git")
     with Store.open(path, settings, clock=lambda: START) as store:
         yield client_of(store, settings)
 

@@ -6,7 +6,6 @@ https://hl7.org/fhir/R4/capabilitystatement-definitions.html#CapabilityStatement
 from __future__ import annotations
 
 import gzip
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from gitstore import Store
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from tests.api.ward import client_of, reader, ward
+from tests.conftest import copy_record
 
 __all__ = ["reader", "ward"]
 
@@ -120,7 +120,7 @@ def test_the_compartments_can_be_searched(reader, rest):
 def test_without_search_nothing_is_claimed(ward, settings, tmp_path):
     """`fhir.search = off`: 501 and not a word about it."""
     off = replace(settings, search="off")
-    with Store.open(shutil.copytree(ward, tmp_path / "without.git"), off) as store:
+    with Store.open(copy_record(ward, tmp_path / "without.git"), off) as store:
         client = client_of(store, off)
         text = client.get("metadata").text
         assert client.get("Patient?name=x").status_code == 501
@@ -140,7 +140,7 @@ def test_a_parameter_of_the_record_is_claimed(ward, settings, tmp_path):
         "type": "number",
         "expression": "Patient.extension.where(url = 'http://clinic.example/shoe-size').value",
     }
-    with Store.open(shutil.copytree(ward, tmp_path / "with.git"), settings) as store:
+    with Store.open(copy_record(ward, tmp_path / "with.git"), settings) as store:
         client = client_of(store, settings)
         before = client.get("metadata").headers["ETag"]
         client.put("SearchParameter/shoe-size", parameter)

@@ -63,16 +63,17 @@ class Running:
         return [line["worker"] for line in self.lines() if line["message"] == "worker ready"]
 
 
-def start(folder: Path, *options: str) -> Running:
+def start(folder: Path, *options: str, anonymous: bool = True) -> Running:
     path = folder / "record.git"
     init(path)
     subprocess.run(["git", "-C", path, "config", "fhir.durability", "off"], check=True)
     subprocess.run(["git", "-C", path, "config", "fhir.maxBundle", str(MAX_BUNDLE)], check=True)
     subprocess.run(["git", "-C", path, "config", "fhir.maxBody", "1000000"], check=True)
     log = folder / "log"
+    open_door = ["--allow-anonymous"] if anonymous else []
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "api", path, "--port", "0", "--threads", "4", *options],
+            [sys.executable, "-m", "api", path, *open_door, "--port", "0", "--threads", "4", *options],
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
@@ -299,19 +300,23 @@ def refusal(home: Path, *arguments: object) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_an_address_that_others_reach_is_refused(tmp_path):
-    """Design 7: unless --allow-anonymous says that this is meant."""
-    code, out, err = refusal(tmp_path, tmp_path, "--host", "0.0.0.0", "--port", "0")
-
-    assert (code, out) == (1, "")
-    assert "--allow-anonymous" in err
-    assert len(err.splitlines()) == 1
+def test_nobody_is_answered_without_credentials_unless_that_is_meant(tmp_path):
+    """It is right by default, on whatever address."""
+    running = start(tmp_path, "--workers", "1", anonymous=False)
+    try:
+        status, headers, _ = running.request("GET", "/fhir/Patient")
+        assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="git-fhir"')
+        assert running.request("GET", "/fhir/metadata")[0] == 200
+    finally:
+        assert stop(running) == 0
 
 
 def test_what_is_no_record_is_refused_with_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
 
-    code, out, err = refusal(tmp_path, tmp_path / "empty", "--port", "0", "--workers", "3")
+    code, out, err = refusal(
+        tmp_path, tmp_path / "empty", "--allow-anonymous", "--port", "0", "--workers", "3"
+    )
 
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1, err
@@ -321,7 +326,7 @@ def test_a_setting_that_makes_no_sense_is_refused_with_one_line(tmp_path):
     init(tmp_path / "record.git")
     subprocess.run(["git", "-C", tmp_path / "record.git", "config", "fhir.maxBody", "much"], check=True)
 
-    code, out, err = refusal(tmp_path, tmp_path / "record.git", "--port", "0")
+    code, out, err = refusal(tmp_path, tmp_path / "record.git", "--allow-anonymous", "--port", "0")
 
     assert (code, out) == (1, "")
     assert "fhir.maxBody" in err

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from api.app import create_app
 from gitstore import ANONYMOUS, Store, Update
 from gitstore.fhir.ids import ResourceId
 from tests.api.conftest import START, Client
+from tests.conftest import copy_record
 
 BASE = "http://localhost:8080/fhir"
 
@@ -34,7 +33,7 @@ OBSERVATIONS = [
 @pytest.fixture(scope="module")
 def ward(empty_record, settings, tmp_path_factory):
     """A record of two patients and three observations of the first, in one commit."""
-    path = shutil.copytree(empty_record, tmp_path_factory.mktemp("ward") / "record.git")
+    path = copy_record(empty_record, tmp_path_factory.mktemp("ward") / "record.git")
     with Store.open(path, settings, clock=lambda: START, new_id=lambda: "new") as store:
         updates = [Update(ResourceId(one["resourceType"], one["id"]), one) for one in PATIENTS + OBSERVATIONS]
         store.commit(updates, ANONYMOUS)
@@ -44,7 +43,7 @@ def ward(empty_record, settings, tmp_path_factory):
 @pytest.fixture
 def repository(ward, tmp_path):
     """A copy, for tests that write."""
-    return shutil.copytree(ward, tmp_path / "record.git")
+    return copy_record(ward, tmp_path / "record.git")
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from cli.main import main
 from gitstore import Author, Create, Delete, Settings, Store, Unit, Update, init
 from gitstore.fhir.ids import ResourceId
+from tests.conftest import copy_record
 
 ADA = Author("Ada Lovelace", "ada@example.org")
 GRACE = Author("Grace Hopper", "grace@example.org")
@@ -53,22 +55,32 @@ def open_store(repository: Path) -> Store:
     )
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """An empty repository that doesn't wait for the disk, and takes any resource."""
-    path = tmp_path / "clinic.git"
-    init(path, clock=lambda: START)
-    git(path, "config", "fhir.durability", "off")
-    git(path, "config", "fhir.validation", "off")
-    return path
-
-
-@pytest.fixture
-def clinic(repository: Path) -> Path:
-    """The repository with a story: see `tell_story`."""
-    with open_store(repository) as store:
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What `repository` and `clinic` are copies of."""
+    folder = tmp_path_factory.mktemp("templates")
+    empty = folder / "empty.git"
+    init(empty, clock=lambda: START)
+    git(empty, "config", "fhir.durability", "off")
+    git(empty, "config", "fhir.validation", "off")
+    open_store(empty).close()
+    told = copy_record(empty, folder / "told.git")
+    with open_store(told) as store:
         tell_story(store)
-    return repository
+    return empty, told
+
+
+@pytest.fixture
+def repository(templates: tuple[Path, Path], tmp_path: Path) -> Path:
+    """An empty repository that doesn't wait for the disk, and takes any resource."""
+    return copy_record(templates[0], tmp_path / "clinic.git")
+
+
+@pytest.fixture
+def clinic(repository: Path, templates: tuple[Path, Path]) -> Path:
+    """The repository with a story: see `tell_story`."""
+    shutil.rmtree(repository)
+    return copy_record(templates[1], repository)
 
 
 def tell_story(store: Store) -> None:

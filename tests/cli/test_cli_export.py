@@ -21,6 +21,7 @@ from gitstore.fhir.ids import ResourceId
 from gitstore.fhir.json import loads
 from gitstore.fhir.stored import template
 from tests.cli.conftest import ADA, START, GitFhir, command, git, lines, ndjson, open_store, patient
+from tests.conftest import copy_record
 
 
 def test_ndjson_is_each_resource_as_stored_on_one_line(clinic: Path, git_fhir: GitFhir) -> None:
@@ -214,7 +215,7 @@ def new_record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     git(template, "config", "fhir.durability", "off")
     Store.open(template, Settings(durability="off", validation="off")).close()
     numbers = itertools.count(1)
-    return lambda: Path(shutil.copytree(template, folder / f"{next(numbers)}.git", symlinks=True))
+    return lambda: copy_record(template, folder / f"{next(numbers)}.git")
 
 
 def run(record: Path, *arguments: Any, input: str | None = None) -> str:

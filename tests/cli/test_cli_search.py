@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gitstore import Update, init
 from gitstore.fhir.ids import ResourceId
 from gitstore.fhir.json import loads
 from tests.cli.conftest import ADA, START, GitFhir, git, ndjson, open_store
+from tests.conftest import copy_record
 
 
 def observation(id: str, **elements: Any) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def repository(ward: Path) -> Path:
 @pytest.fixture
 def copy(ward: Path, tmp_path: Path) -> Path:
     """A ward of one's own."""
-    return Path(shutil.copytree(ward, tmp_path / "copy.git"))
+    return copy_record(ward, tmp_path / "copy.git")
 
 
 def names(result: Any) -> list[str]:

@@ -1,42 +1,15 @@
-"""A record to change and tamper with: made once, copied for each test, and git itself to look at it with."""
+"""A record to change and tamper with, and git itself to look at it with."""
 
 from __future__ import annotations
 
-import itertools
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gitstore import Author, Settings, Store, init
+from gitstore import Author, Settings, Store
 from gitstore.git.repository import git_environment
-
-START = 1_767_268_800_000_000
-"""2026-01-01T12:00:00Z: the first commit of every record here."""
-
-
-@pytest.fixture(scope="session")
-def new_record(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Makes the git directory of an empty record, as often as asked; for tests with many examples."""
-    folder = tmp_path_factory.mktemp("records")
-    numbers = itertools.count(1)
-    template = init(folder / "0.git", clock=lambda: START)
-
-    def new() -> str:
-        path = folder / f"{next(numbers)}.git"
-        shutil.copytree(template, path)
-        return str(path)
-
-    return new
-
-
-@pytest.fixture
-def record(new_record: Callable[[], str], tmp_path: Path) -> str:
-    """The git directory of an empty record."""
-    return shutil.move(new_record(), str(tmp_path / "record.git"))
 
 
 @pytest.fixture

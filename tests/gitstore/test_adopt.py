@@ -146,7 +146,9 @@ def problems(store: Store) -> list[Problem]:
     with pytest.raises(ForeignCommit) as refused:
         store.adopt()
     assert store.snapshot().commit == before
-    assert str(refused.value.problems[0]) in str(refused.value)
+    first = refused.value.problems[0]
+    assert first.path in str(refused.value)
+    assert first.reason not in str(refused.value), "it quotes the file, and goes to whoever wanted to write"
     found = store.foreign()
     assert found is not None
     assert found.problems == refused.value.problems
@@ -550,7 +552,7 @@ def test_by_the_setting_what_is_wrong_is_in_every_answer_and_looked_at_once(
 
     with Store.open(record, ADOPT, clock=clock) as store:
         for _ in range(3):
-            with pytest.raises(ForeignCommit, match=r"README.md: .* \(1 more problem\)") as refused:
+            with pytest.raises(ForeignCommit, match=r"README.md \(1 more problem\)") as refused:
                 store.commit([update()], ada)
             assert refused.value.commit == foreign
             monkeypatch.setattr("gitstore.store.examine", None)
@@ -698,6 +700,8 @@ def forge(git: Git, text: str, tree: str = "main^{tree}", *parents: str) -> str:
         *arguments,
         input=text,
         GIT_AUTHOR_DATE="1767268804 +0000",
+        GIT_COMMITTER_NAME="git-fhir",
+        GIT_COMMITTER_EMAIL="git-fhir@fhir.invalid",
         GIT_COMMITTER_DATE="1767268804 +0000",
     )
 

@@ -91,7 +91,7 @@ def unwritable(record, store, clone, tmp_path, monkeypatch) -> Iterator[str]:
     monkeypatch.setattr(pygit2.settings, "owner_validation", False)
     yield str(path)
     for name in paths:
-        os.chmod(name, 0o755)
+        os.chmod(name, 0o755)  # noqa: S103 - of a temporary folder
 
 
 def test_an_unwritable_record_is_read_through_a_private_index(unwritable, store, ada, tmp_path):

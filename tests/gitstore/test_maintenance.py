@@ -284,15 +284,17 @@ def slow(descriptor):
 os.fsync = slow
 ada = Author("Ada", "ada@clinic.example")
 with Store.open(sys.argv[1], Settings(maintenance="off", validation="off")) as store:
-    end = time.monotonic() + float(sys.argv[2])
+    end = threading.Event()
     def write(key):
         number = 0
-        while time.monotonic() < end:
+        while not end.is_set():
             number += 1
             body = {"resourceType": "Patient", "id": key, "language": f"n-{number % 3}"}
             store.commit([Update(ResourceId("Patient", key), body)], ada)
     threads = [threading.Thread(target=write, args=(f"k-{key}",)) for key in range(3)]
     for thread in threads: thread.start()
+    sys.stdin.read()
+    end.set()
     for thread in threads: thread.join()
     print(store.snapshot().commit.sequence)
 """
@@ -300,21 +302,24 @@ with Store.open(sys.argv[1], Settings(maintenance="off", validation="off")) as s
 
 def python(program: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_nothing_is_lost_beside_a_slow_writer(record):
     """A pack is there before its commit is on main: with a slow disk, long before."""
-    writer = python(SLOW_WRITER, record, 2)
-    runs = 0
+    writer = python(SLOW_WRITER, record)
     with Store.open(record, OFF) as store:
-        while writer.poll() is None:
-            store.maintain(full=runs % 2 == 1)
-            runs += 1
+        while store.snapshot().commit.sequence < 4 and writer.poll() is None:
+            pass
+        for run in range(8):
+            store.maintain(full=run % 2 == 1)
+        written = store.snapshot().commit.sequence
     output, errors = writer.communicate()
 
     assert (writer.returncode, errors) == (0, "")
-    assert runs > 3
+    assert written > 8
     with Store.open(record, OFF) as store:
         assert store.snapshot().commit.sequence == int(output)
     check_whole(record)

@@ -39,6 +39,7 @@ from gitstore.fhir import json
 from gitstore.fhir.dates import SECOND, format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.writer import Writer
+from tests.conftest import copy_record
 
 START = 1_767_268_800_000_000
 UNCHECKED = Settings(durability="off", validation="off")
@@ -70,7 +71,7 @@ def new_empty(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
     numbers = itertools.count(1)
     template = init(folder / "0.git", clock=lambda: EMPTIED)
     opened(template).close()
-    return lambda: str(shutil.copytree(template, folder / f"{next(numbers)}.git", symlinks=True))
+    return lambda: str(copy_record(template, folder / f"{next(numbers)}.git"))
 
 
 @pytest.fixture

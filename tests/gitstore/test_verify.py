@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gitstore import Create, Delete, Finding, Store, Update, path_of
+from gitstore import Author, Create, Delete, Finding, Settings, Store, Update, path_of
 from gitstore.fhir.ids import ResourceId
 from gitstore.git.layout import FIRST_FILES
+from gitstore.version import SERVER
+from tests.conftest import Clock, copy_record
 
 PATIENT = ResourceId("Patient", "p")
 PATH = path_of(PATIENT)
+OPTIONS = Settings(durability="off", validation="off")
 Git = Callable[..., str]
 
 
-@pytest.fixture
-def told(store: Store, ada: Any) -> Store:
+STORY = 5
+"""Commits that `told` has beside the first."""
+
+
+@pytest.fixture(scope="session")
+def template(new_record: Callable[[], str]) -> str:
     """Commits 2 to 6: created, updated, deleted, revived, and a transaction with another."""
+    ada = Author("Ada Lovelace", "ada@clinic.example")
+    record = new_record()
     update = Update(PATIENT, {"resourceType": "Patient", "id": "p"})
-    for unit in ([update], [update], [Delete(PATIENT)], [update]):
-        store.commit(unit, ada)
-    store.commit(
-        [update, Create({"resourceType": "Observation"})], ada, message="why", interaction="transaction"
-    )
-    return store
+    with Store.open(record, OPTIONS, clock=Clock(), new_id=lambda: "id-1") as store:
+        for unit in ([update], [update], [Delete(PATIENT)], [update]):
+            store.commit(unit, ada)
+        both = [update, Create({"resourceType": "Observation"})]
+        store.commit(both, ada, message="why", interaction="transaction")
+    return record
+
+
+@pytest.fixture
+def record(template: str, tmp_path: Path) -> str:
+    return str(copy_record(template, tmp_path / "record.git"))
+
+
+@pytest.fixture
+def told(record: str, clock: Clock) -> Iterator[Store]:
+    """A store of a copy of `template`, at the time of its last commit."""
+    clock.now += STORY * clock.tick
+    with Store.open(record, OPTIONS, clock=clock) as store:
+        yield store
 
 
 class Tamper:
@@ -70,6 +92,9 @@ class Tamper:
                 GIT_AUTHOR_NAME="Ada Lovelace",
                 GIT_AUTHOR_EMAIL="ada@clinic.example",
                 GIT_AUTHOR_DATE=f"{when} +0000",
+                GIT_COMMITTER_NAME=SERVER.name,
+                GIT_COMMITTER_EMAIL=SERVER.email,
+                GIT_COMMITTER_DATE=f"{when} +0000",
             )
             made = made or parent
         self.git("update-ref", "refs/heads/main", str(parent))

@@ -68,7 +68,8 @@ def test_a_number_compares_as_the_number_it_is(lexeme):
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda number: pickle.loads(pickle.dumps(number))]
+    "copied",
+    [copy.copy, copy.deepcopy, lambda number: pickle.loads(pickle.dumps(number))],  # noqa: S301 - made right here
 )
 def test_a_copied_number_keeps_its_digits(copied):
     """A resource is copied before it is changed, and the copy must print the same."""

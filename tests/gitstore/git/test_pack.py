@@ -155,12 +155,12 @@ def test_git_reads_any_pack_back(bare, story):
 def check(bare: Path, pack: Pack, expected: dict[bytes, bytes]) -> dict[bytes, int]:
     """Let git read the pack: its objects are exactly those expected. Returns the depth of each."""
     folder = bare / "objects" / "pack"
-    name, pack_bytes, index_bytes = pack.files()
+    name, pieces, index_bytes = pack.files()
     path = folder / f"pack-{name}.pack"
-    path.write_bytes(pack_bytes)
+    path.write_bytes(b"".join(pieces))
     path.with_suffix(".idx").write_bytes(index_bytes)
     try:
-        assert len(pack_bytes) == pack.size + 20
+        assert sum(map(len, pieces)) == pack.size + 20
         again = git_bytes(bare, "index-pack", "-o", str(bare / "again.idx"), str(path))
         assert again.decode().strip() == name
         assert (bare / "again.idx").read_bytes() == index_bytes

@@ -171,6 +171,11 @@ GOOD = [
     ("baseUrl", "https://example.org/fhir", "base_url", "https://example.org/fhir"),
     ("corsOrigin", "https://app.example.org", "cors_origin", ("https://app.example.org",)),
     ("trustedProxy", "10.0.0.0/8", "trusted_proxy", ("10.0.0.0/8",)),
+    ("maxInFlight", "4", "max_in_flight", 4),
+    ("maxInFlight", "0", "max_in_flight", 0),
+    ("issuer", "https://login.example.org", "issuer", ("https://login.example.org",)),
+    ("audience", "https://fhir.example.org/fhir", "audience", ("https://fhir.example.org/fhir",)),
+    ("anonymousScope", "user/*.rs", "anonymous_scope", "user/*.rs"),
 ]
 
 
@@ -212,6 +217,8 @@ def test_without_settings_there_are_the_defaults(record):
         ("maxBody", "k"),
         ("maxBundle", "99999999999999999999"),
         ("maxEntries", "inf"),
+        ("maxInFlight", "-1"),
+        ("maxInFlight", "many"),
         ("lockTimeout", "inf"),
         ("lockTimeout", "nan"),
         ("lockTimeout", "0"),
@@ -236,9 +243,9 @@ def publish_by_hand(record: str, files: dict[str, str]) -> list[str]:
     tree = Trees(lambda _: b"").edit(None, nest(dict(blobs)), pack)
     assert tree is not None
     commit = pack.add(COMMIT, format_commit(tree, None, EVE, EVE, 0, "x\n"))
-    name, pack_bytes, index_bytes = pack.files()
+    name, pieces, index_bytes = pack.files()
     folder = Path(record, "objects", "pack")
-    (folder / f"pack-{name}.pack").write_bytes(pack_bytes)
+    (folder / f"pack-{name}.pack").write_bytes(b"".join(pieces))
     (folder / f"pack-{name}.idx").write_bytes(index_bytes)
     return [commit.hex(), *(blob.hex() for blob in blobs.values())]
 

@@ -25,9 +25,9 @@ def add_pack(record: str, *texts: str) -> str:
     pack = Pack()
     for text in texts:
         pack.add(BLOB, text.encode())
-    name, pack_bytes, index_bytes = pack.files()
+    name, pieces, index_bytes = pack.files()
     folder = packs_of(record)
-    (folder / f"pack-{name}.pack").write_bytes(pack_bytes)
+    (folder / f"pack-{name}.pack").write_bytes(b"".join(pieces))
     (folder / f"pack-{name}.idx").write_bytes(index_bytes)
     return name
 

@@ -87,6 +87,15 @@ CLEAN = {"packs": {"pack", "idx"}, "heads": {"main"}, "local": {"writer.lock", "
 
 
 @pytest.fixture
+def record(record: str) -> str:
+    """As it was before a store opened it: what lies there is the writer's."""
+    for name in os.listdir(os.path.join(record, layout.LOCAL)):
+        if not name.startswith("writer."):
+            os.unlink(os.path.join(record, layout.LOCAL, name))
+    return record
+
+
+@pytest.fixture
 def one(record: str) -> Iterator[Writer]:
     opened = Writer(record, lock_timeout=0.05)
     yield opened

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 from urllib.parse import urlencode
 
 import pytest
@@ -20,6 +19,7 @@ from searches import ADA, id_of
 from gitstore import Delete, Settings, Store, Update, init
 from gitstore.fhir import json
 from gitstore.fhir.ids import ResourceId
+from tests.conftest import copy_record
 
 EXAMPLES = os.environ.get("GIT_FHIR_SEARCH_EXAMPLES")
 TRIED = settings(
@@ -45,7 +45,7 @@ def worlds(tmp_path):
     def make():
         while opened:
             opened.pop().close()
-        copy = shutil.copytree(empty, tmp_path / str(next(numbers)))
+        copy = copy_record(empty, tmp_path / str(next(numbers)))
         # The time of a record is what its tests say of _lastUpdated: the same in each example.
         ticks = itertools.count(1_767_268_810_000_000, 10_000_000)
         store = Store.open(copy, unchecked, clock=lambda: next(ticks))

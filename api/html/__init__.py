@@ -1,0 +1,1 @@
+"""Pages for people: what a browser gets at FHIR's own URLs. A program that asks for FHIR never meets them."""

@@ -20,7 +20,7 @@ StoreError
 │  ├─ ForeignCommit        conflict        carries the commit
 │  ├─ StorageFull          no-store
 │  └─ StorageFailed        exception
-│     └─ Outdated                         the index is of the record before a purge
+│     └─ Outdated          exception       the index is of the record before a purge
 ├─ NotConfirmed            exception       written, but the disk did not confirm it
 ├─ RepositoryDamaged       exception       carries the commit
 └─ RepositoryRefused       not-supported   no repository of ours, or of a format this version doesn't know

@@ -9,7 +9,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +20,7 @@ from api.auth import host_name, is_loopback
 from api.credentials import Credentials
 from api.metrics import OTHER, Metrics, bury
 from api.server import WAITING, Master, Ready, addresses, bind, server
-from gitstore import Journal, Settings, Store, StoreError, read_settings
+from gitstore import Journal, Settings, Store, StoreError, now, read_settings
 
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise them, not to bind them
 
@@ -99,11 +98,6 @@ def journaled(settings: Settings, store: Store) -> Iterator[Journal | None]:
         yield journal
     finally:
         journal.close()
-
-
-def now() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -40,7 +40,7 @@ from api.operations import EverythingEndpoint, InstanceValidateEndpoint, Validat
 from api.request import FHIR_JSON, METHODS, Request, request_id
 from api.restoring import RestoreEndpoint, RevertEndpoint
 from api.told import Told
-from gitstore import PATIENCE, Access, Journal, Settings, Store, View
+from gitstore import PATIENCE, Access, Journal, Settings, Store, View, now
 
 BASE_PATH = "/fhir"
 
@@ -267,7 +267,7 @@ def create_app(
     *,
     credentials: Credentials | None = None,
     new_request_id: Callable[[], str] = lambda: secrets.token_hex(8),
-    clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    clock: Callable[[], int] = now,
     metrics: Metrics | None = None,
     journal: Journal | None = None,
     patience: float = PATIENCE,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import click
 
+import gitstore
 from cli.arguments import as_json, date, option
 from cli.opening import git_directory
 from cli.output import columns, date_text, print_json, visible
@@ -52,7 +52,7 @@ def create(
 
     Prints its secret, which is shown this once, alone on stdout, and all words about it on stderr.
     """
-    now = _now()
+    now = gitstore.now()
     secret, made = Tokens(git_directory()).create(
         name=name,
         email=email,
@@ -74,7 +74,7 @@ def create(
 @as_json
 def list_(json: bool) -> None:
     """List all tokens ever made, oldest first, without their secrets."""
-    now = _now()
+    now = gitstore.now()
     tokens = Tokens(git_directory())
     if warning := tokens.exposure():
         click.echo(f"git-fhir: warning: {visible(warning)}", err=True)
@@ -95,13 +95,9 @@ def list_(json: bool) -> None:
 @click.argument("id")
 def revoke(id: str) -> None:
     """Make the token with this ID useless, at once and for ever. The list names it still."""
-    revoked = Tokens(git_directory()).revoke(id, _now())
+    revoked = Tokens(git_directory()).revoke(id, gitstore.now())
     assert revoked.revoked is not None
     click.echo(f"Token {revoked.id} of {visible(_who(revoked))}: revoked {date_text(revoked.revoked)}")
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
 
 
 def _expiry(text: str, now: int) -> int | None:

@@ -38,7 +38,7 @@ from gitstore.errors import (
 )
 from gitstore.everything import Everything, everything_about
 from gitstore.fhir.conditions import Criteria
-from gitstore.founding import init
+from gitstore.founding import init, now
 from gitstore.git.layout import path as path_of
 from gitstore.git.repository import discover, read_settings
 from gitstore.git.signers import AllowedSigners, parse_allowed_signers
@@ -203,6 +203,7 @@ __all__ = [
     "is_held",
     "journal_head",
     "newest_accesses",
+    "now",
     "parse_allowed_signers",
     "parse_anchor",
     "parse_scopes",

@@ -21,6 +21,7 @@ from contextlib import suppress
 
 from gitstore.errors import Locked, StorageFailed
 from gitstore.fhir.dates import interval
+from gitstore.founding import now
 from gitstore.git.writer import storage_error
 from gitstore.journal.lines import (
     DAY,
@@ -64,10 +65,6 @@ _C.lseek.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int]
 _C.lseek.restype = ctypes.c_int64
 
 
-def _now() -> int:
-    return time.time_ns() // 1000
-
-
 class Journal:
     """The journal of one repository, to add to. Any thread may call; open one in each process, after any fork."""
 
@@ -105,7 +102,7 @@ class Journal:
     def open(
         cls,
         git_dir: str,
-        clock: Callable[[], int] = _now,
+        clock: Callable[[], int] = now,
         *,
         durable: bool = True,
         max_file: int = MAX_FILE,

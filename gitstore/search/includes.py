@@ -16,7 +16,6 @@ from gitstore.search.filters import Include, Query
 from gitstore.search.index import storage_errors
 from gitstore.search.links import Canonicals, same_canonical
 from gitstore.search.properties import typed
-from gitstore.search.rows import TYPE_NUMBERS
 from gitstore.search.select import Match
 from gitstore.search.sql import Sql, among, sql
 from gitstore.version import Version
@@ -61,7 +60,7 @@ class _Including:
         if not self._includes:
             return []
         there = {match.version.resource_id: match.version.version_id for match in matches}
-        matched = self._keys(there)
+        matched = versions.keys_of(self._connection, there)
         self._seen = dict.fromkeys(matched)
         sources, includes = matched, self._includes
         while sources and includes:
@@ -86,11 +85,6 @@ class _Including:
         new = [key for key in found if key not in self._seen]
         visible = self._visible(new) if new else set()
         return [key for key in new if key in visible]
-
-    def _keys(self, ids: Iterable[ResourceId]) -> list[int]:
-        find = "SELECT key FROM resources WHERE type = ? AND id = ?"
-        rows = (self._connection.execute(find, (TYPE_NUMBERS[type], id)).fetchone() for type, id in ids)
-        return [row[0] for row in rows if row is not None]
 
     def _versioned(self, there: dict[ResourceId, VersionId]) -> Iterator[Version]:
         """The versions that were named, but for those that are there already."""

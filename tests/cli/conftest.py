@@ -113,6 +113,16 @@ def git(repository: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def head(repository: Path) -> str:
+    """The id of the last commit."""
+    return git(repository, "rev-parse", "main").strip()
+
+
+def said(repository: Path) -> str:
+    """Who made the last commit, and its message."""
+    return git(repository, "log", "-1", "--format=%an|%B", "main")
+
+
 GitFhir = Callable[..., Result]
 
 

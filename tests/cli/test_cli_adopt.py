@@ -14,6 +14,7 @@ import pytest
 
 from gitstore import path_of
 from gitstore.fhir.ids import ResourceId
+from tests.cli.conftest import head
 
 PATIENT = ResourceId("Patient", "example")
 PATH = path_of(PATIENT)
@@ -70,12 +71,6 @@ def hook(clinic: Path) -> None:
         f"mkdir{script}", shell=True, cwd=clinic.parent, check=True, env={**os.environ, "RECORD": str(clinic)}
     )
     assert os.access(clinic / "hooks" / "pre-receive", os.X_OK)
-
-
-def head(clinic: Path) -> str:
-    return subprocess.run(
-        ["git", "-C", clinic, "rev-parse", "main"], check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def test_adopt_prints_the_versions_it_made(git_fhir, clinic, clone, edit):

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cli import purging
-
-
-def head(clinic: Path) -> str:
-    return subprocess.run(
-        ["git", "-C", clinic, "rev-parse", "main"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def body(clinic: Path) -> str:
-    return subprocess.run(
-        ["git", "-C", clinic, "log", "-1", "--format=%an|%B", "main"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+from tests.cli.conftest import head, said
 
 
 def test_purge_says_what_it_removed_and_what_it_cannot_reach(git_fhir: Any, clinic: Path) -> None:
@@ -37,7 +22,7 @@ def test_purge_says_what_it_removed_and_what_it_cannot_reach(git_fhir: Any, clin
     assert second == "purged Patient/example/_history/1"
     assert third == "5 commits were made anew; these refs moved: refs/heads/main"
     assert last.startswith("Clones, mirrors, bundles, exports and backups")
-    assert body(clinic).startswith("Grace Hopper|purge\n\nWrong patient.\n\n")
+    assert said(clinic).startswith("Grace Hopper|purge\n\nWrong patient.\n\n")
     gone = git_fhir("cat", "Patient/example/_history/1")
     assert (gone.exit_code, gone.stdout) == (3, "")
     assert "was purged by Grace Hopper on" in gone.stderr

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 
-
-def head(clinic: Path) -> str:
-    return subprocess.run(
-        ["git", "-C", clinic, "rev-parse", "main"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-def body(clinic: Path) -> str:
-    return subprocess.run(
-        ["git", "-C", clinic, "log", "-1", "--format=%an|%B", "main"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+from tests.cli.conftest import head, said
 
 
 def test_restore_prints_the_version_it_made(git_fhir, clinic):
@@ -31,10 +16,10 @@ def test_restore_prints_the_version_it_made(git_fhir, clinic):
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{head(clinic)} Grace Hopper\nPUT Patient/example/_history/5\n"
     assert json.loads(git_fhir("cat", "Patient/example").stdout)["name"] == [{"family": "Lovelace"}]
-    assert body(clinic).startswith(
+    assert said(clinic).startswith(
         "Grace Hopper|restore Patient/example\n\nWrong patient.\n\nFHIR-Interaction: restore\n"
     )
-    assert "FHIR-Restores: Patient/example/_history/1\n" in body(clinic)
+    assert "FHIR-Restores: Patient/example/_history/1\n" in said(clinic)
     assert git_fhir("verify").stdout.startswith("clean: ")
 
 
@@ -45,7 +30,7 @@ def test_restore_of_what_was_deleted_needs_no_version(git_fhir, clinic):
 
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{head(clinic)} Eve\nPUT Patient/example/_history/6\n"
-    assert "FHIR-Restores: Patient/example/_history/4\n" in body(clinic)
+    assert "FHIR-Restores: Patient/example/_history/4\n" in said(clinic)
 
 
 def test_revert_undoes_a_commit(git_fhir, clinic):
@@ -58,7 +43,7 @@ def test_revert_undoes_a_commit(git_fhir, clinic):
     first, *made = result.stdout.splitlines()
     assert first == f"{head(clinic)} Grace Hopper"
     assert [line.split("/")[0] for line in made] == ["DELETE Observation", "DELETE Patient"]
-    assert f"\n\nTwice.\n\nThis reverts commit {last}.\n\n" in body(clinic)
+    assert f"\n\nTwice.\n\nThis reverts commit {last}.\n\n" in said(clinic)
     assert git_fhir("verify").stdout.startswith("clean: ")
 
 

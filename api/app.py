@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 
 import falcon
 
-from api import as_of, binary, clone, cors, errors, log, media, proxy
+from api import as_of, binary, clone, cors, errors, media, proxy
 from api.audit import BlameEndpoint, ChangesEndpoint, InstanceDiffEndpoint, SystemDiffEndpoint
 from api.auth import check_host
+from api.awaiting import LONGEST, Awaiting
+from api.confirming import Confirming
 from api.credentials import Credentials, is_clone
+from api.door import Door
 from api.endpoints import (
     CapabilitiesEndpoint,
     CompartmentEndpoint,
@@ -28,18 +29,23 @@ from api.endpoints import (
     TypeHistoryEndpoint,
     VersionEndpoint,
 )
+from api.forwarding import Forwarding
 from api.health import HealthEndpoint, MetricsEndpoint, ReadyEndpoint
 from api.html import anything, asking
 from api.html.places import CommitEndpoint, HomeEndpoint, PastEndpoint
 from api.journaling import Journaling
-from api.limits import InFlight
+from api.limits import InFlight, Places
 from api.login import doors, to_login
 from api.meta import MetaAddEndpoint, MetaDeleteEndpoint, MetaEndpoint, PastVersionEndpoint, ScopeMetaEndpoint
-from api.metrics import Metrics, known_method
+from api.metrics import Metrics
 from api.operations import EverythingEndpoint, InstanceValidateEndpoint, ValidateEndpoint
-from api.request import FHIR_JSON, METHODS, Request, request_id
+from api.reception import Reception
+from api.request import FHIR_JSON, METHODS, Request
 from api.restoring import RestoreEndpoint, RevertEndpoint
+from api.routing import Router
 from api.told import Told
+from api.waking import PATH as WAKE
+from api.waking import WakeDoor
 from gitstore import PATIENCE, Access, Journal, Settings, Store, View, now
 
 BASE_PATH = "/fhir"
@@ -86,13 +92,8 @@ ROUTES: tuple[tuple[str, type[Endpoint]], ...] = (
 OPEN = frozenset(path for path, kind in ROUTES if kind.open)
 """What is answered to those who don't say who they are."""
 
-UNNAMED = ("/health", "/ready")
-"""What is answered under any name: monitors call by address."""
-
-DENIALS = {401: "unauthenticated", 403: "forbidden", 421: "host", 429: "limit"}
-"""Why a request was refused for who sent it, where nobody said it more exactly in `Request.denied`."""
-
-_UNSEEN = re.compile(r"[^\x20-\x7e]")
+UNNAMED = ("/health", "/ready", WAKE)
+"""What is answered under any name: monitors and other nodes call by address."""
 
 
 class Gate:
@@ -109,9 +110,13 @@ class Gate:
         *,
         is_journaled: bool,
         patience: float,
+        awaiting: Awaiting,
+        forwarding: Forwarding | None,
     ) -> None:
         """`doors` are paths beside FHIR's interface that are open to everyone. `patience`: see `create_app`."""
         self._patience = patience
+        self._awaiting = awaiting
+        self._forwarding = forwarding
         self._store = store
         self._credentials = credentials
         self._opened = OPEN | frozenset(doors)
@@ -124,13 +129,10 @@ class Gate:
         self._in_flight = InFlight(settings.max_in_flight)
         self._base_url = settings.base_url.rstrip("/") if settings.base_url else None
         self._proxies = proxy.networks(settings.trusted_proxy)
-        self._new_request_id = new_request_id
-        self._metrics = metrics
+        self._reception = Reception(new_request_id, metrics)
 
     def process_request(self, req: Request, resp: falcon.Response) -> None:
-        req.started = time.perf_counter()
-        self._metrics.begun()
-        self._name(req, resp)
+        self._reception.begin(req, resp)
         req.store = self._nothing
         if req.path in UNNAMED:
             return
@@ -150,6 +152,7 @@ class Gate:
         elif (req.at is not None or req.path not in self._opened) and req.method != "OPTIONS":
             self._let_in(req, self._credentials)
         if req.at is not None and req.method != "OPTIONS":
+            self._awaiting.wait(req)
             as_of.enter(req, resp, self._store, self._patience)
 
     def _negotiate(self, req: Request) -> None:
@@ -183,33 +186,27 @@ class Gate:
         seen = proxy.public(req.env, self._proxies)
         if seen.host is not None:
             check_host(seen.host, self._host_names)
-        return f"{seen.scheme or req.scheme}://{seen.host or host}{seen.prefix}{BASE_PATH}"
-
-    def _name(self, req: Request, resp: falcon.Response) -> None:
-        """Give the request its id: the client's, or ours where that one could not stand in a commit.
-
-        https://hl7.org/fhir/R4/http.html#custom
-        """
-        given = req.get_header("X-Request-Id")
-        req.request_id = request_id(given) or self._new_request_id()
-        resp.set_header("X-Request-Id", req.request_id)
-        if given and given != req.request_id:
-            resp.set_header("X-Correlation-Id", _UNSEEN.sub("?", given)[:200])
+        return f"{seen.scheme or req.scheme}://{seen.host or host}{seen.prefix}{req.root_path}{BASE_PATH}"
 
     def process_resource(
-        self, req: Request, resp: falcon.Response, endpoint: Endpoint, params: dict[str, object]
+        self, req: Request, resp: falcon.Response, endpoint: Endpoint | Door, params: dict[str, object]
     ) -> None:
         req.interaction = endpoint.interaction(req.method, params)
         req.named = params
         if req.at is not None:
             as_of.check(req, resp, endpoint.allow())
+            return
+        if self._forwarding is not None and endpoint.writes(req.method):
+            self._forwarding.pass_on(req, resp)
+        if not resp.complete and req.path not in self._opened and req.method != "OPTIONS":
+            self._awaiting.wait(req)
 
     def process_response(
         self, req: Request, resp: falcon.Response, _endpoint: object, _succeeded: bool
     ) -> None:
         if req.html:
             anything.dress(req, resp)
-        if resp.data is not None or resp.status_code == 304:
+        if not req.passed_on and (resp.data is not None or resp.status_code == 304):
             resp.append_header("Vary", "Accept, Accept-Encoding")
             media.compress(req, resp)
         resp.set_header("X-Content-Type-Options", "nosniff")
@@ -231,34 +228,10 @@ class Gate:
         self._end(req, resp)
 
     def _end(self, req: Request, resp: falcon.Response) -> None:
-        """All that will be sent is made: the request is no longer under way. Note it in the log and in the metrics."""
+        """All that will be sent is made: the request is no longer under way."""
         if req.entered:
             self._in_flight.leave(req.principal.key)
-        seconds = time.perf_counter() - req.started
-        size = _size(req, resp)
-        denied = req.denied or DENIALS.get(resp.status_code)
-        self._metrics.answered(req.interaction, req.method, resp.status_code, seconds, size)
-        if denied is not None:
-            self._metrics.denied(denied)
-        log.access(
-            request_id=req.request_id,
-            author=req.author.name,
-            principal=(req.principal.kind, req.principal.key),
-            method=known_method(req.method),
-            path=req.asked_path,
-            interaction=req.interaction,
-            status=resp.status_code,
-            milliseconds=seconds * 1000,
-            size=size,
-            denied=denied,
-        )
-
-
-def _size(req: Request, resp: falcon.Response) -> int:
-    """The bytes of the answer's body."""
-    if resp.data is not None:
-        return 0 if req.method == "HEAD" else len(resp.data)
-    return 0 if req.sending is None else req.sending.size
+        self._reception.end(req, resp)
 
 
 def create_app(
@@ -271,19 +244,24 @@ def create_app(
     metrics: Metrics | None = None,
     journal: Journal | None = None,
     patience: float = PATIENCE,
+    longest_wait: float = LONGEST,
+    places: Places | None = None,
 ) -> falcon.App[Request, falcon.Response]:
     """The WSGI application over `store`. `clock` gives microseconds since 1970.
 
     `credentials` tell who a request is from; without them everyone may do everything.
     `journal` gets a line for each request. `metrics` should be the store's observer, too; without them there are new ones.
-    `patience` are the seconds that a search of the past waits for what it needs, before it is answered 202.
+    `patience` are the seconds that a search of the past waits for what it needs, before it is answered 202, `longest_wait`
+    those for a commit that a request names. `places` are those that threads share with others of the process.
     Raises Invalid for settings that can't be meant.
     """
     settings = settings or Settings()
     metrics = metrics or Metrics()
     # Answers pass them the other way round: Vary and all else is complete when the Gate writes the log.
     pages = cors.Cors(cors.origins(settings.cors_origin))
-    beside = {} if credentials is None else doors(credentials)
+    beside: dict[str, Door] = {} if credentials is None else doors(credentials)
+    beside[WAKE] = WakeDoor(store)
+    places = places or Places.of()
     gate = Gate(
         store,
         settings,
@@ -293,11 +271,15 @@ def create_app(
         beside,
         is_journaled=journal is not None,
         patience=patience,
+        awaiting=Awaiting(store, longest_wait, places.waiting),
+        forwarding=Forwarding(store.cluster, settings, places.passing) if store.cluster is not None else None,
     )
-    middleware: list[Gate | Journaling | cors.Cors] = [gate, pages]
+    middleware: list[Gate | Journaling | Confirming | cors.Cors] = [gate, pages]
+    if store.cluster is not None:
+        middleware.insert(1, Confirming(store))
     if journal is not None:
         middleware.insert(1, Journaling(journal, metrics))
-    app = falcon.App(request_type=Request, middleware=middleware)
+    app = falcon.App(request_type=Request, middleware=middleware, router=Router())
     app.req_options.strip_url_path_trailing_slash = True
     app.resp_options.default_media_type = FHIR_JSON
     codes = frozenset(code for _, kind in ROUTES for each in kind.interactions.values() for code in each)

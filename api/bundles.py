@@ -5,7 +5,8 @@ https://hl7.org/fhir/R4/http.html#transaction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -98,41 +99,49 @@ def check(bundle: Resource, max_entries: int) -> str:
 def transaction(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit | None]:
     """All entries in one commit, or none of them. The commit is the one made, or the one that was read.
 
+    The Bundle is empty afterwards: its entries would be in memory for as long as they are written and answered.
     Raises StoreError with the number of the entry at fault.
     """
-    entries = requests(bundle, [caller.base])
-    finders: dict[int, Finder | None] = {}
+    interactions, shown = _interactions(bundle, caller)
+    bundle.clear()
+    outcomes = _committed(store, interactions, caller) if interactions else []
+    interactions.clear()
+    made = next((each.version.commit for each in outcomes if each.version and each.changed), None)
+    snapshot = snapshot_after(store) if made else store.snapshot()
+    answers = (
+        _found_entry(entry, outcome.answer, snapshot, caller)
+        if entry is not None and asks(entry)
+        else _written_entry(entry, outcome, snapshot, caller)
+        for entry, outcome in zip(shown, outcomes, strict=True)
+    )
+    return _response("transaction-response", map(json.dumps, answers)), made or _commit_of(snapshot)
+
+
+def _interactions(bundle: Resource, caller: Caller) -> tuple[list[Interaction], list[Entry | None]]:
+    """What there is to do, and the entries that the answer is about: None for writes, all of which are answered alike."""
     interactions: list[Interaction] = []
-    for entry in entries:
+    shown: list[Entry | None] = []
+    for entry in requests(bundle, [caller.base]):
         try:
-            if asks(entry):
-                finders[entry.entry] = finder(entry, caller.base, caller.judge, strict=caller.strict)
-            interactions.append(_interaction(entry, finders.get(entry.entry), caller))
+            find = finder(entry, caller.base, caller.judge, strict=caller.strict) if asks(entry) else None
+            interactions.append(_interaction(entry, find, caller))
         except StoreError as error:
             error.at_entry(entry.entry)
             raise
-    outcomes: Sequence[Outcome] = []
-    if interactions:
-        attests = [Attest(caller.provenance)] if caller.provenance is not None else []
-        outcomes = store.commit(
-            [*interactions, *attests],
-            caller.author,
-            request_id=caller.request_id,
-            message=caller.message,
-            interaction="transaction",
-            idempotency=caller.idempotency,
-        )[: len(interactions)]
-    made = [outcome.version.commit for outcome in outcomes if outcome.version and outcome.changed]
-    snapshot = snapshot_after(store) if made else store.snapshot()
-    answers = [
-        _printed(
-            _found_entry(entry, outcome.answer, snapshot, caller)
-            if asks(entry)
-            else _written_entry(entry, outcome, snapshot, caller)
-        )
-        for entry, outcome in zip(entries, outcomes, strict=True)
-    ]
-    return _response("transaction-response", answers), made[0] if made else _commit_of(snapshot)
+        shown.append(entry if asks(entry) or _relabels(entry) else None)
+    return interactions, shown
+
+
+def _committed(store: View, interactions: Sequence[Interaction], caller: Caller) -> list[Outcome]:
+    attests = [Attest(caller.provenance)] if caller.provenance is not None else []
+    return store.commit(
+        [*interactions, *attests],
+        caller.author,
+        request_id=caller.request_id,
+        message=caller.message,
+        interaction="transaction",
+        idempotency=caller.idempotency,
+    )[: len(interactions)]
 
 
 def _commit_of(snapshot: Snapshot | None) -> Commit | None:
@@ -158,7 +167,7 @@ def batch(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit 
     entries = requests(bundle, [caller.base], each=True)
     names = {entry.full_url for entry in entries if isinstance(entry, Entry) and entry.full_url}
     urns = {name for name in names if name.startswith("urn:")}
-    answers: dict[int, json.Raw] = {}
+    answers: dict[int, bytes] = {}
     units: list[tuple[int, Entry, Unit]] = []
     for place, entry in enumerate(entries):
         try:
@@ -176,7 +185,7 @@ def batch(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit 
                 )
                 units.append((place, entry, unit))
         except StoreError as error:
-            answers[place] = _printed(_refused_entry(error))
+            answers[place] = json.dumps(_refused_entry(error))
     units.sort(key=lambda each: _ORDER.index(each[1].method))
     if caller.idempotency is not None:
         with store.reading() as before:
@@ -186,13 +195,13 @@ def batch(store: View, bundle: Resource, caller: Caller) -> tuple[bytes, Commit 
         snapshot = snapshot_after(store, stack) if units else stack.enter_context(store.reading())
         for (place, written, _), result in zip(units, results, strict=True):
             if isinstance(result, StoreError):
-                answers[place] = _printed(_refused_entry(result))
+                answers[place] = json.dumps(_refused_entry(result))
             else:
-                answers[place] = _printed(_written_entry(written, result[0], snapshot, caller))
+                answers[place] = json.dumps(_written_entry(written, result[0], snapshot, caller))
         for place, entry in enumerate(entries):
             if isinstance(entry, Entry) and asks(entry):
-                answers[place] = _printed(_asked_entry(entry, snapshot, caller))
-    in_order = [answers[place] for place in range(len(entries))]
+                answers[place] = json.dumps(_asked_entry(entry, snapshot, caller))
+    in_order = (answers.pop(place) for place in range(len(entries)))
     return _response("batch-response", in_order), _commit_of(snapshot)
 
 
@@ -267,14 +276,14 @@ def _document(data: bytes | None) -> dict[str, Any]:
 
 
 def _written_entry(
-    written: Entry, outcome: Outcome, snapshot: Snapshot | None, caller: Caller
+    written: Entry | None, outcome: Outcome, snapshot: Snapshot | None, caller: Caller
 ) -> dict[str, Any]:
-    """The answer to a write. An operation answers with its result, whatever Prefer says of resources."""
+    """The answer to a write, `written` where that may be an operation. An operation answers with its result, whatever Prefer says of resources."""
     status = status_of_write(outcome)
     if outcome.version is None:
         entry: dict[str, Any] = {"response": {"status": status_line(status)}}
     else:
-        relabels = written.path[-1] in CHANGES
+        relabels = written is not None and _relabels(written)
         wanted = relabels or caller.preference == "representation"
         body = body_after(snapshot, outcome.version) if wanted else None
         entry = entry_of(caller.base, outcome.version, status, None if relabels else body)
@@ -297,13 +306,19 @@ def _refused_entry(error: StoreError) -> dict[str, Any]:
     return {"response": response}
 
 
-def _printed(entry: dict[str, Any]) -> json.Raw:
-    """An answer as it will be sent: of tens of thousands, dicts would take several times the memory."""
-    return json.Raw(json.dumps(entry))
+def _relabels(entry: Entry) -> bool:
+    """Whether it is `$meta-add` or `$meta-delete`."""
+    return bool(entry.path) and entry.path[-1] in CHANGES
 
 
-def _response(kind: str, entries: Sequence[json.Raw]) -> bytes:
-    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": kind}
-    if entries:
-        bundle["entry"] = entries
-    return json.dumps(bundle)
+def _response(kind: str, entries: Iterable[bytes]) -> bytes:
+    """The answer, of entries that are JSON. It is put together one by one: very many would take twice the memory."""
+    made = io.BytesIO()
+    made.write(json.dumps({"resourceType": "Bundle", "type": kind})[:-1])
+    end = b"}"
+    for entry in entries:
+        made.write(b',"entry":[' if end == b"}" else b",")
+        made.write(entry)
+        end = b"]}"
+    made.write(end)
+    return made.getvalue()

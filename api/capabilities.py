@@ -57,6 +57,7 @@ _PAST = "The record as it was at one point; nothing can be written here."
 _REPLICATION = (
     " A Bundle of type history, posted to the base, is taken over with its version ids, dates and authors."
 )
+_READS_ONLY = " This node is a replica, and knows no primary: for now writes are answered 503."
 MODES = ("full", "normative", "terminology")
 """All answered with the whole statement, as a server without a terminology service may."""
 
@@ -87,6 +88,7 @@ def statement(
     conditional_delete: str = "single",
     replication: bool = False,
     enforced: bool = False,
+    reads_only: bool = False,
     authentication: bool = False,
     oauth: smart.OAuthUris | None = None,
 ) -> Statement:
@@ -94,7 +96,7 @@ def statement(
 
     `parameters` are those of all resource types; without any nothing can be searched, and there are no conditions.
     `conditional_delete` is a code of http://hl7.org/fhir/conditional-delete-status; `replication` says that histories
-    are taken over, and `enforced` that references must lead to something. `authentication` says that credentials are needed, `oauth`
+    are taken over, `enforced` that references must lead to something, `reads_only` that nothing can be written here for now. `authentication` says that credentials are needed, `oauth`
     where apps get some.
     """
     offered = interactions if parameters else interactions - _SEARCHES
@@ -107,6 +109,8 @@ def statement(
     resource = _resource(base, offered, Searchable.of(parameters), policies, security)
     if replication:
         resource["rest"][0]["documentation"] += _REPLICATION
+    if reads_only:
+        resource["rest"][0]["documentation"] += _READS_ONLY
     data = json.dumps(resource)
     return Statement(data, hashlib.sha256(data).hexdigest()[:16])
 

@@ -31,6 +31,7 @@ REQUEST_HEADERS = (
     "X-Commit-Message",
     "X-Security-Context",
     "Idempotency-Key",
+    "Min-Git-Commit",
 )
 EXPOSED = (
     "ETag",

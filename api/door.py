@@ -26,6 +26,11 @@ class Door:
     def interaction(cls, _method: str, _path: Mapping[str, object]) -> str:
         return cls.name
 
+    @classmethod
+    def writes(cls, _method: str) -> bool:
+        """Whether a method changes the record: none does here."""
+        return False
+
     def on_options(self, _req: Request, resp: falcon.Response) -> None:
         resp.status = 204
         resp.set_header("Allow", self.allow())

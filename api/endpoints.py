@@ -24,7 +24,9 @@ from api import (
 )
 from api.as_of import READS
 from api.conditions import criteria_of_header, not_modified, tag_matches, version_tags_of
+from api.confirming import narrow, narrow_to_deletion
 from api.credentials import Credentials
+from api.forwarding import WRITES
 from api.html import front, record, searching
 from api.html.links import Links
 from api.html.stories import Teller
@@ -46,6 +48,7 @@ from gitstore import (
     Create,
     Criteria,
     Delete,
+    Gone,
     Interaction,
     Invalid,
     Issue,
@@ -77,6 +80,7 @@ class House:
     def statement(self, base: str, past: View | None = None) -> capabilities.Statement:
         """What can be done under a base: with the record as it is, or only asked of the past."""
         store = past or self.store
+        cluster = self.store.cluster
         parameters = tuple(
             parameter for type in RESOURCE_TYPES for parameter in store.search_parameters(type).values()
         )
@@ -86,8 +90,9 @@ class House:
             parameters,
             cors=bool(self.settings.cors_origin),
             conditional_delete=self.settings.conditional_delete,
-            replication=self.settings.replication == "accept" and past is None,
+            replication=self.settings.history_bundles == "accept" and past is None,
             enforced=self.settings.referential_integrity == "enforce",
+            reads_only=cluster is not None and cluster.role == "replica" and cluster.known_primary() is None,
             authentication=self.credentials is not None and not self.credentials.allow_anonymous,
             oauth=smart.oauth_uris(self.credentials.jwts) if self.credentials is not None else None,
         )
@@ -117,6 +122,12 @@ class Endpoint:
         """The value of an Allow header."""
         methods = set(cls.interactions) | {"OPTIONS"} | ({"HEAD"} if "GET" in cls.interactions else set())
         return ", ".join(sorted(methods))
+
+    @classmethod
+    def writes(cls, method: str) -> bool:
+        """Whether a method may change the record."""
+        codes = (*cls.interactions.get(method, ()), cls.unlisted.get(method, ""))
+        return not WRITES.isdisjoint(codes)
 
     @classmethod
     def interaction(cls, method: str, path: Mapping[str, object]) -> str:
@@ -154,7 +165,9 @@ class Endpoint:
         if req.html and content is None:
             describe(req, resp, version)
             record.send_version(req, resp, snapshot, version, self.teller(req, snapshot))
-        elif not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
+            return
+        narrow(resp, self.house.store.cluster, snapshot.commit, version.commit)
+        if not_modified(version, req.get_header("If-None-Match"), req.get_header("If-Modified-Since")):
             send_not_modified(req, resp, version)
         elif content is not None:
             binary.send(req, resp, version, content)
@@ -402,7 +415,12 @@ class InstanceEndpoint(Endpoint):
             audit_events.send_read(req, resp, self.house.store.git_dir, id)
             return
         snapshot = self.snapshot(req, resp)
-        self.answer_read(req, resp, snapshot, snapshot.read(resource_id), part)
+        try:
+            version = snapshot.read(resource_id)
+        except Gone as gone:
+            narrow_to_deletion(resp, self.house.store.cluster, snapshot, resource_id, gone)
+            raise
+        self.answer_read(req, resp, snapshot, version, part)
 
     on_head = on_get
 
@@ -442,7 +460,11 @@ class VersionEndpoint(Endpoint):
         resource_id = known_id(type, id)
         part = subsets.subset(req.parameters(*subsets.PARAMETERS))
         snapshot = self.snapshot(req, resp)
-        version = vread(snapshot, resource_id, vid)
+        try:
+            version = vread(snapshot, resource_id, vid)
+        except Gone as gone:
+            narrow_to_deletion(resp, self.house.store.cluster, snapshot, resource_id, gone)
+            raise
         resp.set_header("Cache-Control", PAST_VERSION)
         self.answer_read(req, resp, snapshot, version, part)
 

@@ -35,10 +35,14 @@ STATUS: Mapping[type[StoreError], int] = {
     gitstore.Locked: 503,
     gitstore.Preparing: 202,
     gitstore.ForeignCommit: 503,
+    gitstore.ReadOnly: 503,
+    gitstore.Fenced: 503,
+    gitstore.HubUnreachable: 503,
     gitstore.StorageFull: 507,
     gitstore.StorageFailed: 503,
     gitstore.Outdated: 503,
     gitstore.NotConfirmed: 500,
+    gitstore.NotReplicated: 504,
     gitstore.RepositoryDamaged: 500,
     gitstore.RepositoryRefused: 500,
 }
@@ -59,6 +63,7 @@ CODES: Mapping[int, str] = {
     431: "too-long",
     501: "not-supported",
     503: "transient",
+    504: "timeout",
 }
 """issue.code for a status that HTTP itself, Falcon or waitress decided."""
 
@@ -118,9 +123,11 @@ def register(app: falcon.App[Request, falcon.Response], allow: Mapping[str, str]
         resp.delete_header("Allow")
         text = error.description or error.title or "The request was refused."
         if isinstance(error, falcon.HTTPRouteNotFound):
-            text = f"There is nothing at `{req.asked_path[:200]}`. The FHIR base is `/fhir`."
+            place = req.root_path + req.asked_path[:200]
+            text = f"There is nothing at `{place}`. The FHIR base is `{req.root_path}/fhir`."
         if isinstance(error, falcon.HTTPMethodNotAllowed):
-            text = f"{req.method} is not possible at `{req.asked_path[:200]}`; allowed is {_allowed(req)}."
+            place = req.root_path + req.asked_path[:200]
+            text = f"{req.method} is not possible at `{place}`; allowed is {_allowed(req)}."
         if status == 503 and resp.get_header("Retry-After") is None:
             resp.set_header("Retry-After", str(RETRY_AFTER))
         issues = issues_of(status, text)

@@ -12,9 +12,17 @@ from api import log
 from api.endpoints import Endpoint, House
 from api.metrics import CONTENT_TYPE
 from api.request import Request
-from gitstore import StoreError
+from gitstore import Cluster, RepositoryDamaged, StoreError
 from gitstore.fhir import json
 from gitstore.fhir.dates import SECOND
+
+UNPUSHED = 60.0
+"""Seconds for which the hub may lack a commit: pushes take less than a second, restarts of a git server less than a minute.
+Async writes don't wait for it; but they are lost with this node.
+"""
+
+UNSEEN = 10
+"""Looks at the hub that a replica may miss, and as many seconds at least: what it answers is that much older."""
 
 CLOCK_TOLERANCE = 5 * 60 * SECOND
 """How far lastUpdated may run ahead of the clock before the server stops calling itself healthy."""
@@ -58,9 +66,18 @@ class ReadyEndpoint(Endpoint):
         resp.status = 503 if failed else 200
         resp.content_type = "application/json"
         states = {name: "unavailable" if name in failed else "ok" for name in found}
-        resp.data = json.dumps({"status": "unavailable" if failed else "ok", "checks": states})
+        answer = {"status": "unavailable" if failed else "ok", **self._role(), "checks": states}
+        resp.data = json.dumps(answer)
 
     on_head = on_get
+
+    def _role(self) -> dict[str, str]:
+        """Where there are other nodes, which of them this is."""
+        cluster = self.house.store.cluster
+        try:
+            return {} if cluster is None else {"role": cluster.role}
+        except RepositoryDamaged:  # which the check of replication tells
+            return {}
 
     def _say(self, failed: dict[str, str]) -> None:
         """Put the reasons into the log, when other checks fail than before."""
@@ -80,13 +97,15 @@ class MetricsEndpoint(Endpoint):
     def on_get(self, req: Request, resp: falcon.Response) -> None:
         req.principal.check_role("metrics")
         found = checks(self.house)
-        sizes = None
+        sizes = standing = None
         if found["record"] is None:
             try:
                 sizes = self.house.store.vitals.sizes()
+                cluster = self.house.store.cluster
+                standing = cluster.status() if cluster is not None else None
             except StoreError as error:
                 found["record"] = str(error)
-        resp.data = self.house.metrics.text(sizes, found)
+        resp.data = self.house.metrics.text(sizes, found, standing)
         resp.content_type = CONTENT_TYPE
 
     on_head = on_get
@@ -98,6 +117,23 @@ def clock(house: House) -> str | None:
     if ahead <= CLOCK_TOLERANCE:
         return None
     return f"The last commit is {ahead // SECOND} s ahead of this machine's clock."
+
+
+def replication(cluster: Cluster, poll_interval: float) -> str | None:
+    """What keeps this node from its part among the others; None where nothing does. Raises StoreError."""
+    status = cluster.status()
+    said = f" ({status.error})" if status.error else ""
+    if status.role == "replica":
+        if status.seen is None:
+            return f"This replica has not seen the hub yet{said}."
+        late = status.seconds > max(UNSEEN * poll_interval, UNSEEN)
+        return f"This replica has not seen the hub for {status.seconds:.0f} s{said}." if late else None
+    if status.suspended is not None:
+        return f"This node may not write for now: {status.suspended}"
+    late = status.seconds > UNPUSHED or (cluster.is_sync and status.error is not None)
+    if status.pending and late:
+        return f"The hub lacks {status.pending} commits, the oldest for {status.seconds:.0f} s{said}."
+    return None
 
 
 def checks(house: House) -> dict[str, str | None]:
@@ -115,6 +151,8 @@ def checks(house: House) -> dict[str, str | None]:
         "maintenance": vitals.maintenance,
         "writer": vitals.writer,
     }
+    if house.store.cluster is not None:
+        named["replication"] = partial(replication, house.store.cluster, house.settings.poll_interval)
     for name, check in named.items():
         try:
             found[name] = check()

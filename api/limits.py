@@ -5,10 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import falcon
 
 from api.errors import RETRY_AFTER
+
+THREADS = 32
+"""Of a worker, by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """How many threads of a process may be in two slow things at once: so some are left for whoever has neither to do.
+
+    `waiting` for a commit that is not here yet, `passing` on what another node has to do.
+    """
+
+    waiting: threading.BoundedSemaphore
+    passing: threading.BoundedSemaphore
+
+    @classmethod
+    def of(cls, threads: int = THREADS) -> Self:
+        """A quarter and a half of them."""
+        return cls(*(threading.BoundedSemaphore(max(threads // part, 1)) for part in (4, 2)))
 
 
 class InFlight:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,7 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from api.request import METHODS
-from gitstore import Sizes
+from gitstore import ClusterStatus, Sizes
 from gitstore.fhir.dates import SECOND
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -69,7 +70,7 @@ class Metrics:
         self._seconds_of = lru_cache(maxsize=256)(self._seconds.labels)
 
     @classmethod
-    def shared(cls, folder: str, worker: int) -> Metrics:
+    def shared(cls, folder: str, worker: int) -> Self:
         """Those of worker number `worker`, which goes on counting where the one with that number before it ended.
 
         Once in a process, before any other metrics: the client library has one way to keep values for all of them.
@@ -190,8 +191,8 @@ class Metrics:
         """The first isn't counted: it is as good as taken, and most are alone."""
         behind = max(units - 1, 0)
         if behind != self._behind:
+            self._queue.inc(behind - self._behind)
             self._behind = behind
-            self._queue.set(behind)
 
     def waited(self, seconds: float) -> None:
         self._lock_wait.observe(seconds)
@@ -214,20 +215,88 @@ class Metrics:
 
     # Telling
 
-    def text(self, sizes: Sizes | None, checks: Mapping[str, str | None]) -> bytes:
-        """All of it in Prometheus's text format, with the record's sizes, where they are known, and what /ready finds."""
+    def text(
+        self,
+        sizes: Sizes | None,
+        checks: Mapping[str, str | None],
+        standing: ClusterStatus | None = None,
+    ) -> bytes:
+        """All of it in Prometheus's text format, with the record's sizes and its place among the nodes, where they are
+        known, and what /ready finds.
+        """
         counted = self._registry
         if self._folder is not None:
             counted = CollectorRegistry()
             MultiProcessCollector(counted, self._folder)  # type: ignore[no-untyped-call]  # has no types
-        looked_up = CollectorRegistry()
-        looked_up.register(_Families(_families(sizes, checks)))
-        return generate_latest(counted) + generate_latest(looked_up)
+        return generate_latest(counted) + _looked_up(sizes, checks, standing)
+
+
+class OfOne(Metrics):
+    """For one of several records that this process serves: it counts in the same numbers as they all, but tells none of
+    them, as they would tell of the others.
+    """
+
+    def __init__(self, whole: Metrics) -> None:
+        vars(self).update(vars(whole))
+        self._behind = 0
+
+    def text(
+        self,
+        sizes: Sizes | None,
+        checks: Mapping[str, str | None],
+        standing: ClusterStatus | None = None,
+    ) -> bytes:
+        return _looked_up(sizes, checks, standing)
+
+
+class ManyMetrics(Metrics):
+    """What a process counts that serves many repositories; each of them is observed by an `OfOne`."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        super().__init__(folder)
+        self._open = Gauge(
+            "git_fhir_repositories_open",
+            "Repositories that are open, one for each worker that has it.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self._opening = Histogram(
+            "git_fhir_repository_open_seconds",
+            "Time to open a repository.",
+            buckets=_FAST,
+            registry=self._registry,
+        )
+        self._unopened = Counter(
+            "git_fhir_repository_open_failures",
+            "Repositories that could not be opened, each time.",
+            registry=self._registry,
+        )
+
+    def repository_opened(self, seconds: float) -> None:
+        """One more is open, and that took so long."""
+        self._open.inc()
+        self._opening.observe(seconds)
+
+    def repository_closed(self) -> None:
+        """One less is open."""
+        self._open.dec()
+
+    def repository_failed(self) -> None:
+        """One could not be opened."""
+        self._unopened.inc()
 
 
 def bury(folder: str, worker: int) -> None:
     """Forget what only a living worker can say: how much it has in hand. What it counted stays."""
     mark_process_dead(worker, folder)  # type: ignore[no-untyped-call]  # has no types
+
+
+def _looked_up(
+    sizes: Sizes | None, checks: Mapping[str, str | None], standing: ClusterStatus | None
+) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Families([*_families(sizes, checks), *_replication(standing)]))
+    return generate_latest(registry)
 
 
 class _Families(Collector):
@@ -264,3 +333,25 @@ def _families(sizes: Sizes | None, checks: Mapping[str, str | None]) -> Iterator
         ("disk_free_bytes", "Bytes that are free where the record lies.", sizes.free_bytes),
     ):
         yield GaugeMetricFamily(f"git_fhir_{name}", text, value)
+
+
+def _replication(standing: ClusterStatus | None) -> Iterator[Metric]:
+    """Nothing for a record that has one node only."""
+    if standing is None:
+        return
+    role = GaugeMetricFamily(
+        "git_fhir_replication_role", "1 for the role that this node has.", labels=("role",)
+    )
+    for name in ("primary", "replica"):
+        role.add_metric((name,), float(standing.role == name))
+    yield role
+    for name, text, value in (
+        ("pending_commits", "Commits of the primary that the hub is not known to have.", standing.pending),
+        (
+            "lag_seconds",
+            "Since when the oldest of them waits; on a replica, since when it has not seen the hub.",
+            standing.seconds,
+        ),
+        ("suspended", "Whether this node may not write for now.", standing.suspended is not None),
+    ):
+        yield GaugeMetricFamily(f"git_fhir_replication_{name}", text, float(value))

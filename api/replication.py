@@ -30,11 +30,11 @@ def is_history(bundle: Resource) -> bool:
 def accept(req: Request, settings: Settings, bundle: Resource) -> tuple[bytes, Commit | None]:
     """Take over a history, all of it or nothing, and answer with a batch-response. The commit is the last one made.
 
-    Raises NotAllowed unless fhir.replication says so, Forbidden without the role, TooLarge, Invalid, Conflict,
+    Raises NotAllowed unless fhir.historyBundles says so, Forbidden without the role, TooLarge, Invalid, Conflict,
     Unprocessable with the entry at fault.
     """
-    if settings.replication != "accept":
-        raise NotAllowed("Histories are taken over only where fhir.replication is `accept`.")
+    if settings.history_bundles != "accept":
+        raise NotAllowed("Histories are taken over only where fhir.historyBundles is `accept`.")
     req.principal.check_role("replication")
     for header in _HEADERS:
         if req.get_header(header) is not None:

@@ -49,6 +49,7 @@ class Request(falcon.Request):
     `html`: the answer is for a person, as a page; `doors`: there is a login here.
     `interaction` is FHIR's code for what is asked, `denied` says in a word why it was refused for who asks. `entered`: it counts as one of
     its principal that are under way. `told` collects whose data is given out, `named` is what the path names.
+    `passed_on`: the answer is another node's, as it is.
     `at`: the point of a request to the past, which `path` is without; `allowed`: the methods there, where not all are of the route.
     """
 
@@ -68,6 +69,7 @@ class Request(falcon.Request):
     sending: Stream | None = None
     told: Told | None = None
     named: Mapping[str, Any] = {}
+    passed_on: bool = False
     at: str | None = None
     allowed: str | None = None
 

@@ -36,6 +36,13 @@ def status_line(status: int) -> str:
 def read_at(resp: falcon.Response, commit: Commit) -> None:
     """Name the commit that an answer comes from, so that it can be cited."""
     resp.set_header("Git-Commit", commit.id)
+    resp.context.came_from = commit
+
+
+def came_from(resp: falcon.Response) -> Commit | None:
+    """The commit that was named last, None where none was."""
+    commit: Commit | None = resp.context.get("came_from")
+    return commit
 
 
 def describe(req: Request, resp: falcon.Response, version: Version) -> None:

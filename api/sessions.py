@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 
-from api.origin import is_secure
+from api.origin import is_secure, prefix
 from api.principal import Rejected
 from api.request import Request
 from gitstore import Refused, RepositoryRefused, StorageFailed, Token, Tokens
@@ -76,15 +76,18 @@ class Sessions:
 def cookie_name(req: Request) -> str:
     """By https a name that browsers keep from being set by other hosts and by plain http.
 
-    https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#section-4.1.3.2
+    Where the server is below a path, the cookie is for that alone, and then only the latter can be had.
+    https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#section-4.1.3
     """
-    return "__Host-git-fhir" if is_secure(req) else "git-fhir"
+    if not is_secure(req):
+        return "git-fhir"
+    return "__Secure-git-fhir" if prefix(req) else "__Host-git-fhir"
 
 
 def _set_cookie(req: Request, value: str, max_age: int) -> str:
     """Lax, so that a link in a mail leads to where one is logged in: what changes something needs more than the cookie."""
     secure = "; Secure" if is_secure(req) else ""
-    return f"{cookie_name(req)}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}"
+    return f"{cookie_name(req)}={value}; Path={prefix(req) or '/'}; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}"
 
 
 def session_key(git_dir: str) -> bytes:

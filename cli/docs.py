@@ -29,7 +29,7 @@ By default commands print for people: in colour on a terminal (not with `NO_COLO
 the pager that git would use (`GIT_PAGER`, `core.pager`, `PAGER`, `less`), and dates in UTC. Characters that could steer
 a terminal are shown as `\\x1b`.
 
-With `--json`, a command that lists (`log`, `accesses`, `diff`, `blame`, `changes`, `ls`, `verify`, `validate`, `token list`) prints NDJSON: one JSON object a line. All others print
+With `--json`, a command that lists (`log`, `accesses`, `diff`, `blame`, `changes`, `diverged`, `ls`, `verify`, `validate`, `token list`) prints NDJSON: one JSON object a line. All others print
 one JSON object. What `export` writes is JSON in any case. Property names are FHIR's where it has them: `versionId`, `lastUpdated`, `method`.
 
 Each option can be given in the environment too; the help names the variable.

@@ -11,6 +11,7 @@ from typing import IO
 import click
 
 import gitstore
+from cli import nodes
 from cli.arguments import as_json, option
 from cli.errors import REFUSED, Failure
 from cli.opening import configured_file, git_directory, open_store
@@ -43,6 +44,18 @@ def init(directory: str, signing_key: str | None, json: bool) -> None:
 
 
 @click.command()
+@option(
+    "--root",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Serve every repository in this folder, NAME or NAME.git at /NAME/fhir.",
+)
+@option(
+    "--open",
+    "most",
+    type=click.IntRange(1),
+    help="With --root: repositories that each process has open at once; by default 32.",
+)
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8080, help="TCP port; 0 takes a free one.")
 @option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
@@ -60,7 +73,12 @@ def init(directory: str, signing_key: str | None, json: bool) -> None:
     is_flag=True,
     help="Answer those who bring no credentials, too.",
 )
+@option("--replica", is_flag=True, help="Follow fhir.hub, or where this was cloned from, and write nothing.")
+@click.pass_context
 def serve(
+    context: click.Context,
+    root: str | None,
+    most: int | None,
     host: str,
     port: int,
     workers: int | None,
@@ -69,22 +87,41 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     allow_anonymous: bool,
+    replica: bool,
 ) -> None:
-    """Serve the repository as a FHIR REST API at /fhir.
+    """Serve the repository as a FHIR REST API at /fhir, or with --root all those of a folder.
 
     Stops gracefully on SIGTERM and Ctrl-C. The log is JSON, one line for each request.
     """
-    git_dir = git_directory()
-    if warning := gitstore.Tokens(git_dir).exposure():
-        click.echo(f"git-fhir: warning: {visible(warning)}", err=True)
-    arguments = [git_dir, "--host", host, "--port", str(port)]
+    if most and root is None:
+        raise click.UsageError("--open is for --root.")
+    served = _repository_to_serve(replica=replica) if root is None else _root_to_serve(context, root, most)
+    arguments = [*served, "--host", host, "--port", str(port)]
     arguments += ["--threads", str(threads), "--queue", str(queue)]
     arguments += ["--tls-cert", tls_cert] if tls_cert else []
     arguments += ["--tls-key", tls_key] if tls_key else []
     arguments += ["--workers", str(workers)] if workers else []
     arguments += ["--allow-anonymous"] * allow_anonymous
+    arguments += ["--replica"] * replica
     # -P: a folder called `api` in the current one must not be taken for ours.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "api", *arguments])  # noqa: S606 - a shell is not wanted
+
+
+def _repository_to_serve(*, replica: bool) -> list[str]:
+    git_dir = git_directory()
+    if replica:
+        nodes.find_hub(git_dir)
+    if warning := gitstore.Tokens(git_dir).exposure():
+        click.echo(f"git-fhir: warning: {visible(warning)}", err=True)
+    return [git_dir]
+
+
+def _root_to_serve(context: click.Context, root: str, most: int | None) -> list[str]:
+    if os.environ.get("GIT_DIR") or (context.parent is not None and context.parent.params["directory"]):
+        raise click.UsageError(
+            "--root serves the repositories of a folder: without -C, --git-dir and GIT_DIR."
+        )
+    return ["--root", os.path.abspath(root), *(["--open", str(most)] if most else [])]
 
 
 @click.command()

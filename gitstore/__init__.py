@@ -8,12 +8,17 @@ from gitstore.adoption import Adoption
 from gitstore.anchors import Anchor, check_anchor, parse_anchor, take_anchor
 from gitstore.blame import Blamed, blame
 from gitstore.changes import ChangesPage, Net, changes
+from gitstore.cluster.cluster import Cluster
+from gitstore.cluster.cluster import Status as ClusterStatus
+from gitstore.cluster.diverged import Diverged, Obstacle, apply_diverged, diverged
 from gitstore.errors import (
     AlreadyExists,
     Conflict,
+    Fenced,
     Forbidden,
     ForeignCommit,
     Gone,
+    HubUnreachable,
     Invalid,
     Issue,
     Locked,
@@ -21,10 +26,12 @@ from gitstore.errors import (
     NotAllowed,
     NotConfirmed,
     NotFound,
+    NotReplicated,
     NotSupported,
     Outdated,
     Preparing,
     Problem,
+    ReadOnly,
     RepositoryDamaged,
     RepositoryRefused,
     StorageFailed,
@@ -40,7 +47,7 @@ from gitstore.everything import Everything, everything_about
 from gitstore.fhir.conditions import Criteria
 from gitstore.founding import init, now
 from gitstore.git.layout import path as path_of
-from gitstore.git.repository import discover, read_settings
+from gitstore.git.repository import CACHE_BYTES, discover, read_settings
 from gitstore.git.signers import AllowedSigners, parse_allowed_signers
 from gitstore.git.upload_pack import Upload
 from gitstore.histories import commit_extensions, history_entry, replicas_of
@@ -99,6 +106,7 @@ from gitstore.writes import Write
 __all__ = [
     "ANONYMOUS",
     "ANY_VERSION",
+    "CACHE_BYTES",
     "FULL_ACCESS",
     "PATIENCE",
     "ROLES",
@@ -113,20 +121,25 @@ __all__ = [
     "Author",
     "Blamed",
     "ChangesPage",
+    "Cluster",
+    "ClusterStatus",
     "Commit",
     "Conflict",
     "Create",
     "Criteria",
     "Cursor",
     "Delete",
+    "Diverged",
     "Erased",
     "Everything",
+    "Fenced",
     "Finding",
     "Forbidden",
     "ForeignCommit",
     "Gone",
     "Grant",
     "HistoryPage",
+    "HubUnreachable",
     "Idempotency",
     "Indexed",
     "Interaction",
@@ -143,8 +156,10 @@ __all__ = [
     "NotAllowed",
     "NotConfirmed",
     "NotFound",
+    "NotReplicated",
     "NotSupported",
     "Observer",
+    "Obstacle",
     "Outcome",
     "Outdated",
     "Past",
@@ -152,6 +167,7 @@ __all__ = [
     "Preparing",
     "Problem",
     "Purgeable",
+    "ReadOnly",
     "Recorded",
     "Refused",
     "Replica",
@@ -188,6 +204,7 @@ __all__ = [
     "Write",
     "access_at",
     "accesses",
+    "apply_diverged",
     "blame",
     "changes",
     "check_anchor",
@@ -197,6 +214,7 @@ __all__ = [
     "commit_at",
     "commit_extensions",
     "discover",
+    "diverged",
     "everything_about",
     "history_entry",
     "init",

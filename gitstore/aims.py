@@ -125,7 +125,7 @@ class Aiming:
             )
             if found is not None:
                 return Aim(left=found)
-        target = ResourceId(type, self._rules.new_id())
+        target = ResourceId(type, create.id or self._rules.new_id())
         if create.unless is not None:
             # A second entry with the same criteria means the same resource.
             self._created[create.unless] = target

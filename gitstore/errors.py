@@ -18,10 +18,14 @@ StoreError
 │  ├─ Locked               lock-error
 │  ├─ Preparing            informational   a state of the past, for searches; carries how far it is
 │  ├─ ForeignCommit        conflict        carries the commit
+│  ├─ ReadOnly             suppressed      this node is a replica, or may not write for now
+│  ├─ Fenced               conflict        another node has written; this node's write is not on the record
+│  ├─ HubUnreachable       transient
 │  ├─ StorageFull          no-store
 │  └─ StorageFailed        exception
 │     └─ Outdated          exception       the index is of the record before a purge
 ├─ NotConfirmed            exception       written, but the disk did not confirm it
+│  └─ NotReplicated        timeout         written, but the hub did not confirm it in time
 ├─ RepositoryDamaged       exception       carries the commit
 └─ RepositoryRefused       not-supported   no repository of ours, or of a format this version doesn't know
 """
@@ -200,15 +204,32 @@ class Problem:
 class ForeignCommit(Unavailable):
     """The branch holds a commit that this store did not make; `commit` is its id.
 
-    `problems` say why it can't be adopted, once that was tried.
+    `problems` say why it can't be adopted, once that was tried; `reason` is what shows that it is none of ours.
     """
 
     code = "conflict"
 
-    def __init__(self, message: str, commit: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, message: str, commit: str, problems: Sequence[Problem] = (), reason: str = "") -> None:
         super().__init__(message)
         self.commit = commit
         self.problems = problems
+        self.reason = reason
+
+
+class ReadOnly(Unavailable):
+    """This node does not write: another one does, or nobody may for now."""
+
+    code = "suppressed"
+
+
+class Fenced(Unavailable):
+    """Another node has become primary. What this one wrote since is kept beside the record, and is not on it."""
+
+    code = "conflict"
+
+
+class HubUnreachable(Unavailable):
+    """The hub of the record's nodes does not answer, or refuses for a reason of its own."""
 
 
 class StorageFull(Unavailable):
@@ -229,6 +250,12 @@ class Outdated(StorageFailed):
 
 class NotConfirmed(StoreError):
     """The units have happened, but the disk failed to confirm that they survive a power cut."""
+
+
+class NotReplicated(NotConfirmed):
+    """The units have happened here, and the hub has not confirmed them in time: whether they last will be seen."""
+
+    code = "timeout"
 
 
 class RepositoryDamaged(StoreError):

@@ -29,11 +29,13 @@ class Create:
 
     `full_url` is what other entries of the same transaction call it. `unless` the criteria select a resource
     already, which is left as it is then. https://hl7.org/fhir/R4/http.html#ccreate
+    `id` is the one that a store made for it before, of whose create this is a repetition; no resource ever had it here.
     """
 
     resource: Resource | Packed
     full_url: str | None = None
     unless: Criteria | None = None
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ class Unit:
     `message` is the author's why, for the commit's body; without it, the reason of the Provenance. `interaction` names the unit in FHIR-Interaction:
     "transaction", or where it is None the one interaction itself. With `idempotency` it is done once: a unit whose key
     its author has used already is answered as the first time. `agent` tells through what the author works, for the
-    commit. What the `access` does not allow is Forbidden, and what it does not see is not there.
+    commit. What the `access` does not allow is Forbidden, and what it does not see is not there. What was `accepted`
+    before, by another node, is written as it stands: not validated again, with its references as they are, and as a new
+    version also where it changes nothing.
     """
 
     interactions: Sequence[Interaction]
@@ -138,6 +142,7 @@ class Unit:
     idempotency: Idempotency | None = None
     agent: str | None = None
     access: Access = FULL_ACCESS
+    accepted: bool = False
 
 
 Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]

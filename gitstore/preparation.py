@@ -246,13 +246,13 @@ class _Preparation:
             return []
         [target] = aim.targets
         resource = unpacked(aim.resource)
-        if self._is_transaction:
+        if self._is_transaction and not self.unit.accepted:
             resource = self._resolved(resource, _full_url(interaction))
         issues = aim.issues + self._validated(resource, target, entry)
         issues = self.warnings.setdefault(issues, issues)
         if_match, if_none_match, skip = None, None, False
         if isinstance(interaction, Update | Patch):
-            if_match, skip = interaction.if_match, self.rules.skip_unchanged
+            if_match, skip = interaction.if_match, self.rules.skip_unchanged and not self.unit.accepted
         if isinstance(interaction, Update):
             if_none_match, skip = interaction.if_none_match, skip or interaction.skip_unchanged
         printed = Write(entry, verb, target, None, if_match, if_none_match, skip, issues)
@@ -335,7 +335,7 @@ class _Preparation:
 
     def _validated(self, resource: Resource, target: ResourceId, entry: int | None) -> tuple[Issue, ...]:
         """Warnings. Raises Invalid or Unprocessable for anything worse."""
-        if self.rules.validate is None:
+        if self.rules.validate is None or self.unit.accepted:
             return ()
         found = self.rules.validate(without_replaced(resource, target.id))
         error = refusal(found)

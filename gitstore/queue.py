@@ -16,6 +16,7 @@ from gitstore.interactions import Outcome
 from gitstore.observing import UNOBSERVED, Observer
 from gitstore.preparation import Prepared
 from gitstore.replication import Series
+from gitstore.version import Commit
 
 MAX_UNITS = 128
 MAX_BYTES = 32 * 1024**2
@@ -25,12 +26,15 @@ MAX_BYTES = 32 * 1024**2
 class Pending:
     """A unit, or a series of commits to take over, on its way: at the end it has outcomes, or the error of its failure."""
 
-    __slots__ = ("_done", "error", "outcomes", "prepared", "taken")
+    __slots__ = ("_done", "error", "head", "outcomes", "prepared", "taken")
 
     def __init__(self, prepared: Prepared | Series) -> None:
         self.prepared = prepared
         self.outcomes: list[Outcome] = []
         self.error: BaseException | None = None
+        self.head: Commit | None = None
+        """The last commit of the record when it was done: its own, if it made one."""
+
         self.taken = False
         # A lock is the cheapest thing that a thread can wait for with a time limit.
         self._done = threading.Lock()

@@ -109,6 +109,8 @@ def _expected(message: Message, standing: Standing, id: str) -> dict[str, bool]:
         if message.changes or not message.purged:
             raise _foreign(id, "a purge commit makes no version, and says what it took out")
         return {}
+    if message.interaction == "promote" and (message.changes or message.purged):
+        raise _foreign(id, "a promote commit makes no version")
     purged = {(one.resource_id, one.version_id) for one in message.purged}
     if purged - {(change.resource_id, change.version_id) for change in message.changes}:
         raise _foreign(id, "an FHIR-Purged trailer names a version that it doesn't make")
@@ -127,4 +129,5 @@ def _foreign(id: str, reason: str) -> ForeignCommit:
         f"Commit {id} on {layout.BRANCH} was not made by git-fhir ({reason}). Reads go on from the commit before it;"
         " nothing is written until it is gone, or taken over with `git fhir adopt`.",
         id,
+        reason=reason,
     )

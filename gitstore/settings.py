@@ -22,7 +22,7 @@ class Settings:
     conditional_delete: Literal["single", "multiple"] = "single"
     patch_narrative: Literal["drop", "keep", "reject"] = "drop"
     referential_integrity: Literal["off", "enforce"] = "off"
-    replication: Literal["off", "accept"] = "off"
+    history_bundles: Literal["refuse", "accept"] = "refuse"
     search: Literal["on", "off"] = "on"
     search_limit: int = 50_000_000
     search_handling: Literal["lenient", "strict"] = "lenient"
@@ -49,3 +49,12 @@ class Settings:
     signing_key: str | None = None
     max_clones: int = 2
     clone_timeout: float = 3600.0
+    hub: str | None = None
+    replication: Literal["async", "sync"] = "async"
+    hub_timeout: float = 10.0
+    poll_interval: float = 1.0
+    replica: tuple[str, ...] = ()
+    primary: str | None = None
+    etcd: tuple[str, ...] = ()
+    lease_ttl: float = 5.0
+    node_url: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -13,6 +14,7 @@ from gitstore.access import FULL_ACCESS, Access
 from gitstore.adoption import Adoption, examine
 from gitstore.aims import Rules
 from gitstore.canonicals import Canonicals
+from gitstore.cluster.cluster import Cluster
 from gitstore.errors import (
     ForeignCommit,
     Locked,
@@ -30,7 +32,7 @@ from gitstore.git import layout
 from gitstore.git.commits import Sign, unsigned
 from gitstore.git.message import parse_message
 from gitstore.git.pack import Pack
-from gitstore.git.repository import Repository
+from gitstore.git.repository import CACHE_BYTES, Repository
 from gitstore.git.rewritten import successor
 from gitstore.git.signing import signer
 from gitstore.git.writer import Writer
@@ -70,6 +72,12 @@ from gitstore.version import Author, Commit, Idempotency, Version
 from gitstore.vitals import Vitals
 from gitstore.writing import Writing
 
+_LOOK_AGAIN = 0.005
+"""Seconds between looks whether the index has a commit that is waited for."""
+
+_RECENT = 1000
+"""Commits among which one that is waited for is looked for first: mostly it is one of the last."""
+
 _ACCESSES = 256
 """So many of them are known at once, each with what it has been found to see."""
 
@@ -98,6 +106,9 @@ class Store:
         self._clock = clock
         self._new_id = new_id
         self._observer = observer
+        self.cluster: Cluster | None = None
+        """What there is to do with other nodes; None where fhir.hub isn't set, or the record belongs to someone else."""
+
         self._writer: Writer | None = None
         self._maintenance: Maintenance | None = None
         self._queue = WriteQueue(self._lead, settings.lock_timeout, observer)
@@ -134,16 +145,18 @@ class Store:
         cache_folder: str | None = None,
         more_objects: Sequence[str] = (),
         observer: Observer = UNOBSERVED,
+        cache_bytes: int = CACHE_BYTES,
     ) -> Store:
         """Open the record in a git directory (see `discover`), and bring its index up to date.
 
         Where the git directory can't be written by us, the index is a private one in `cache_folder`.
         `more_objects` are other object folders to read, such as that of a push which its hooks are to judge: `foreign`.
+        `cache_bytes` are how much of git's objects is kept in memory.
         Raises RepositoryRefused where there is no record of a format that this version knows, Invalid for a signing key
         that can't be used.
         """
         git_dir = os.path.abspath(path)
-        repository = Repository(git_dir, more_objects)
+        repository = Repository(git_dir, more_objects, cache_bytes)
         repository.check_format()
         folder = os.path.join(git_dir, layout.LOCAL)
         is_private = not _is_ours(git_dir)
@@ -176,12 +189,15 @@ class Store:
         """Write what waits, and let go of everything."""
         self.rewinding.close()
         self._queue.close()
+        if self.cluster is not None:
+            self.cluster.close()
         if self._maintenance is not None:
             self._maintenance.close()
         self._index.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._repository.close()
 
     def __enter__(self) -> Store:
         return self
@@ -310,6 +326,30 @@ class Store:
                 raise
             return new
 
+    def wait_for(self, id: str, seconds: float) -> bool:
+        """Whether the commit of this id is on the record as it can be read here, within so many seconds."""
+        deadline = time.monotonic() + seconds
+        seen = self.snapshot().commit.sequence - _RECENT
+        if versions.has_commit(self._reader(), id, seen):
+            return True
+        with suppress(NotFound):
+            return bool(self.resolve(id))
+        while not versions.has_commit(connection := self._reader(), id, seen):
+            if time.monotonic() >= deadline:
+                return False
+            tip = versions.tip(connection)
+            seen = tip.sequence - 1 if tip is not None else 0
+            time.sleep(_LOOK_AGAIN)
+        return True
+
+    def confirm(self, commit: Commit) -> None:
+        """What has been read as of a commit may be told: in sync the primary waits until the hub has it.
+
+        Raises NotReplicated, Fenced.
+        """
+        if self.cluster is not None:
+            self.cluster.confirm(commit)
+
     def message(self, commit: Commit) -> str:
         """The author's words in a commit's message: why; empty where there are none."""
         return parse_message(self._repository.commit(commit.id).message).words
@@ -359,7 +399,7 @@ class Store:
         pending = Pending(self._prepare(unit))
         self._queue.submit([pending])
         self._queue.wait(pending)
-        return _outcomes(pending)
+        return self._outcomes(pending)
 
     def commit_each(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]:
         """Do many units that don't depend on one another, each a commit of its own; each succeeds or fails alone."""
@@ -386,19 +426,29 @@ class Store:
         pending = Pending(prepare_series(replicas, self._rules(self._index.reader()), self._clock()))
         self._queue.submit([pending])
         self._queue.wait(pending)
-        return _outcomes(pending)
+        return self._outcomes(pending)
+
+    def _outcomes(self, pending: Pending) -> list[Outcome]:
+        if pending.error is not None:
+            raise pending.error
+        if self.cluster is not None and pending.head is not None:
+            self.cluster.confirm(pending.head)
+        return pending.outcomes
 
     def _done_before(self, unit: Unit) -> list[Outcome] | None:
         """What was right the first time may not be any more: a retry is answered before it is even looked at."""
         if unit.idempotency is None:
             return None
         with self.reading(unit.access) as snapshot:
-            return done_before(unit, snapshot)
+            earlier = done_before(unit, snapshot)
+        if earlier is not None and self.cluster is not None:
+            self.cluster.confirm(snapshot.commit)
+        return earlier
 
     def _await(self, pending: Pending) -> list[Outcome] | StoreError:
         try:
             self._queue.wait(pending)
-            return _outcomes(pending)
+            return self._outcomes(pending)
         except StoreError as error:
             return error
 
@@ -411,6 +461,8 @@ class Store:
             raise RepositoryRefused(
                 f"{self._repository.git_dir} has a work tree, which a write would leave behind; write to a bare clone."
             )
+        if self.cluster is not None:
+            self.cluster.check_writable()
 
     def _prepare(self, unit: Unit) -> Prepared:
         self._check_writable()
@@ -450,8 +502,13 @@ class Store:
                 pending.error = pending.error or error
             if isinstance(error, Outdated):
                 self._replace_outdated()
+        if self.cluster is not None:
+            self.cluster.published()
         for pending in group:
             pending.finish()
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
         if self._maintenance is not None:
             self._maintenance.published()
 
@@ -465,6 +522,8 @@ class Store:
     def _write(self, group: list[Pending]) -> None:
         """Write a group of units: one transaction of the index, one pack, one move of main."""
         assert self._writer is not None
+        if self.cluster is not None:
+            self.cluster.check_writable()
         self._writer.check_space(2 * sum(pending.prepared.size for pending in group))
         try:
             self._indexing.catch_up()
@@ -518,6 +577,17 @@ class Store:
             self._clock,
             sign,
         )
+        if settings.hub is not None:
+            self.cluster = Cluster(
+                self._repository,
+                self._index,
+                self._indexing,
+                self._writer,
+                settings,
+                self._clock,
+                sign,
+                self._tidy_up,
+            )
         self.vitals.can_write(self._indexing, self._writer, self._queue, self._maintenance)
 
     # Purging
@@ -530,13 +600,20 @@ class Store:
         Raises NotFound, Gone for what was purged before, Unprocessable for a current version, Conflict for what is
         referred to, RepositoryRefused where git would keep what has to go, and what `commit` raises.
         """
-        self._check_writable()
+        self._check_purgeable()
         return self._purging.purge(targets, author, reason, progress)
 
     def purgeable(self, targets: Sequence[Target]) -> Selection:
         """What `purge` would do. Raises the same."""
-        self._check_writable()
+        self._check_purgeable()
         return self._purging.select(self._reader(), targets)
+
+    def _check_purgeable(self) -> None:
+        self._check_writable()
+        if self.cluster is not None:
+            raise RepositoryRefused(
+                "A purge makes all history anew, and the hub and its nodes hold the old one: docs/scaling.md says how to go about it."
+            )
 
     # Commits that are not ours
 
@@ -605,12 +682,6 @@ class Store:
         SearchParameters of the record that are active take effect with it.
         """
         self._indexing.rebuild(progress)
-
-
-def _outcomes(pending: Pending) -> list[Outcome]:
-    if pending.error is not None:
-        raise pending.error
-    return pending.outcomes
 
 
 def _is_ours(git_dir: str) -> bool:

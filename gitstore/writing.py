@@ -15,7 +15,7 @@ from gitstore.git.commits import Sign, format_commit, unsigned
 from gitstore.git.message import Message, format_message
 from gitstore.git.pack import BLOB, COMMIT, Pack
 from gitstore.git.repository import Repository
-from gitstore.git.trees import Trees, nest
+from gitstore.git.trees import ENTRY_BYTES, Trees, nest
 from gitstore.git.writer import Writer
 from gitstore.idempotency import done_before
 from gitstore.interactions import Outcome
@@ -34,7 +34,7 @@ MakeCommits: TypeAlias = Callable[[Commit, index.Connection, Pack], Commit]
 """Puts commits on top of one, into the index and a pack, and returns the last of them."""
 
 _REMEMBERED = 1024**2
-"""Bytes of a unit of work whose files are kept in memory: those of a larger one would push out what is read."""
+"""Bytes of a unit of work whose files and trees are kept in memory: those of a larger one would push out what is read."""
 
 
 class Writing:
@@ -62,7 +62,8 @@ class Writing:
         self._searchable = searchable
         self._observer = observer
         self._sign = sign
-        self._trees = Trees(lambda id: repository.object(id.hex()))
+        most = repository.cache_bytes // ENTRY_BYTES
+        self._trees = Trees(self._tree_object, most)
         self._tree: tuple[str, bytes] | None = None
 
     def publish(self, make: MakeCommits, main: str | None = None) -> Commit:
@@ -70,7 +71,7 @@ class Writing:
         connection = self._index.writer()
         tip = versions.tip(connection)
         assert tip is not None
-        pack = Pack()
+        pack = self._writer.pack()
         index.begin(connection)
         self._repository.unwritten = pack
         try:
@@ -89,6 +90,7 @@ class Writing:
             raise
         finally:
             self._repository.unwritten = None
+            pack.close()
         self._commit_index(connection)
         return head
 
@@ -108,6 +110,7 @@ class Writing:
             pack.truncate(mark)
             self._tree = tree
             pending.error = error
+        pending.head = head
         return head
 
     def commit(
@@ -148,7 +151,10 @@ class Writing:
         changes = [one.change for one in made if one.change is not None]
         blobs = [None if (body := one.body()) is None else pack.add(BLOB, body, keep=False) for one in made]
         paths = (layout.path(change.resource_id) for change in changes)
-        tree = self._trees.edit(self._tree_of(head), nest(dict(zip(paths, blobs, strict=True))), pack)
+        edits = nest(dict(zip(paths, blobs, strict=True)))
+        is_large = prepared.size > _REMEMBERED
+        tree = self._trees.edit(self._tree_of(head), edits, pack, keep=not is_large)
+        del edits
         assert tree is not None
         text = format_message(
             Message(
@@ -184,7 +190,7 @@ class Writing:
         versions_made = index.apply(connection, head, changes, hexed, contents)
         if self._settings.referential_integrity == "enforce":
             check_references(prepared, self._searchable(head, connection, prepared.access))
-        if prepared.size <= _REMEMBERED:
+        if not is_large:
             for one, version in zip(made, versions_made, strict=True):
                 if version.blob is not None and (body := one.body()) is not None:
                     self._repository.remember(version.blob, body)
@@ -206,6 +212,12 @@ class Writing:
             head, made = self._append(commit, planned, date, head, connection, pack)
             outcomes += [Outcome(version, changed=True) for version in made]
         return outcomes, head
+
+    def _tree_object(self, id: bytes) -> bytes:
+        """The bytes of a tree, which may be of a unit just before in the group."""
+        pack = self._repository.unwritten
+        data = pack.data(id) if pack is not None else None
+        return self._repository.object(id.hex()) if data is None else data
 
     def _tree_of(self, commit: Commit) -> bytes:
         """The root tree of a commit: mostly that of the commit made just before."""

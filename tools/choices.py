@@ -230,7 +230,7 @@ CHOICES = (
         "Bundles of type history",
         "refused: 405; `accept`: taken over, with the ids and the number of the versions they hold",
         "whoever may post one writes the past of a resource",
-        ("replication",),
+        ("history_bundles",),
         ("14.19",),
     ),
     Choice(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO
 
 from gitstore.errors import RepositoryDamaged
+from gitstore.git import layout
 from gitstore.git.commits import CommitObject, parse_commit
 from gitstore.git.repository import Repository
+from gitstore.git.trees import differences
 
 _ABSENT = "0" * 40
+_MEMORY = 256 * 1024**2
+"""Bytes that `git diff-tree` may take: enough for the list of some million files."""
+
+_NAMED = b"\nFHIR-Version: "
 _FILE_MODES = ("100644", "000000")
 
 
@@ -51,7 +59,10 @@ def _rev_list(repository: Repository, *arguments: str) -> list[str]:
 def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) -> Iterator[Step]:
     """Each commit of a first-parent chain, oldest first; `parent` is the one before the first of them.
 
-    What changed is read from one `git diff-tree`, which is two to four times faster than comparing the trees here.
+    What changed is read from one `git diff-tree`, which is two to four times faster than comparing the trees here. It holds
+    the whole list of a commit in memory before it prints any, and a few small trees that name one another many times make a list without end:
+    where it gets too long for it, that commit and what follows are compared here, no further than is needed. A step that has more files
+    than its message names versions of need not have all of them, and is the last.
     """
     ids = list(ids)
     git = [
@@ -67,13 +78,20 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
         "--root",
         "--no-renames",
     ]
-    process = subprocess.Popen(git, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=repository.environment)
+    process = subprocess.Popen(
+        git,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=repository.environment,
+    )
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     assert process.stdin is not None
     assert process.stdout is not None
     feeder = threading.Thread(target=_feed, args=(process.stdin, ids, parent), daemon=True)
     feeder.start()
     try:
-        yield from _steps(repository, ids, _all(process, _tokens(process.stdout)))
+        yield from _steps(repository, ids, parent, _all(process, _tokens(process.stdout)))
     finally:
         process.kill()
         process.stdout.close()
@@ -91,30 +109,61 @@ def _feed(stdin: IO[bytes], ids: list[str], parent: str | None) -> None:
         return  # the reader stopped early, and closed the other end
 
 
-def _steps(repository: Repository, ids: list[str], tokens: Iterator[str]) -> Iterator[Step]:
-    token = next(tokens, None)
-    for id in ids:
-        files: dict[str, str | None] = {}
-        odd = False
-        # A commit that changes nothing is not printed; its id is followed by the next one's.
-        if token == id:
-            token = next(tokens, None)
-            while token is not None and token.startswith(":"):
-                old_mode, new_mode, _, blob, _ = token[1:].split(" ")
-                odd |= old_mode not in _FILE_MODES or new_mode not in _FILE_MODES
-                files[next(tokens)] = None if blob == _ABSENT else blob
+def _steps(
+    repository: Repository, ids: list[str], parent: str | None, tokens: Iterator[str]
+) -> Iterator[Step]:
+    try:
+        token = next(tokens, None)
+        for id in ids:
+            files: dict[str, str | None] = {}
+            odd = False
+            # A commit that changes nothing is not printed; its id is followed by the next one's.
+            if token == id:
                 token = next(tokens, None)
-        data = repository.object(id)
-        yield Step(id, parse_commit(data), files, odd, data)
+                while token is not None and token.startswith(":"):
+                    old_mode, new_mode, _, blob, _ = token[1:].split(" ")
+                    odd |= old_mode not in _FILE_MODES or new_mode not in _FILE_MODES
+                    files[next(tokens)] = None if blob == _ABSENT else blob
+                    token = next(tokens, None)
+            data = repository.object(id)
+            yield Step(id, parse_commit(data), files, odd, data)
+            parent = id
+    except _Failed:
+        yield from _compared(repository, ids[ids.index(parent) + 1 if parent in ids else 0 :], parent)
+        return
     if token is not None:
         raise RepositoryDamaged(f"git diff-tree printed `{token[:80]}` where a commit was expected.")
+
+
+def _compared(repository: Repository, ids: Iterable[str], parent: str | None) -> Iterator[Step]:
+    """The same steps, without git, as far as the first that changes more files than it names."""
+    before = bytes.fromhex(repository.commit(parent).tree) if parent else None
+    for id in ids:
+        data = repository.object(id)
+        commit = parse_commit(data)
+        after = bytes.fromhex(commit.tree)
+        most = data.count(_NAMED) + len(layout.FIRST_FILES)
+        found = differences(lambda id: repository.object(id.hex()), before, after)
+        files: dict[str, str | None] = {}
+        odd = False
+        for one in islice(found, most + 1):
+            files[one.path] = one.blob
+            odd |= one.mode not in (*_FILE_MODES, None)
+        yield Step(id, commit, files, odd, data)
+        if len(files) > most:
+            return
+        before = after
 
 
 def _all(process: subprocess.Popen[bytes], tokens: Iterator[str]) -> Iterator[str]:
     yield from tokens
     # Told before the last commit: those that git didn't get to would seem to change nothing.
     if process.wait():
-        raise RepositoryDamaged("git diff-tree failed on the record: an object is missing or broken.")
+        raise _Failed
+
+
+class _Failed(Exception):
+    """git has not printed all: an object is missing or broken, or there is too much to print."""
 
 
 def _tokens(stdout: IO[bytes]) -> Iterator[str]:

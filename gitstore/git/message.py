@@ -24,7 +24,18 @@ from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import ResourceId, VersionId, is_id, parse_version_id
 from gitstore.version import NO_FILE, Author, Change, Idempotency, Purged, Verb
 
-INTERACTIONS = ("init", "create", "update", "patch", "delete", "transaction", "restore", "adopt", "purge")
+INTERACTIONS = (
+    "init",
+    "create",
+    "update",
+    "patch",
+    "delete",
+    "transaction",
+    "restore",
+    "adopt",
+    "purge",
+    "promote",
+)
 RESERVED = frozenset(
     f"FHIR-{name}"
     for name in (
@@ -43,6 +54,7 @@ MAX_SUBJECT = 70
 MAX_VALUE = 200
 """Characters of a trailer's value."""
 
+_AT_ONCE = 1000
 _REQUEST_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CUT = "FHIR-Adopts"
@@ -84,7 +96,11 @@ def format_message(message: Message) -> str:
     """The text of the commit message. `words` can't become a trailer: only the last paragraph is parsed."""
     changes = message.changes
     trailers = [f"FHIR-Interaction: {message.interaction}"]
-    trailers += [f"FHIR-Version: {change}" for change in changes]
+    # Not all at once: of very many, each as a string of its own takes twice the memory.
+    trailers += (
+        "\n".join(f"FHIR-Version: {change}" for change in changes[start : start + _AT_ONCE])
+        for start in range(0, len(changes), _AT_ONCE)
+    )
     trailers.append(f"FHIR-Last-Updated: {format_instant(message.last_updated)}")
     if message.request_id:
         trailers.append(f"FHIR-Request-Id: {message.request_id}")
@@ -99,8 +115,8 @@ def format_message(message: Message) -> str:
     ]
     trailers += [f"FHIR-Purged: {purged}" for purged in message.purged]
     trailers += [f"FHIR-Purged: {_CUT}"] * message.cut
-    paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown])]
-    return "\n\n".join(filter(None, paragraphs)) + "\n"
+    paragraphs = [_subject(message), message.words, "\n".join([*trailers, *message.unknown, ""])]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def _subject(message: Message) -> str:

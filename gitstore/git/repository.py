@@ -35,7 +35,8 @@ _T = TypeVar("_T")
 _FAILURES = (KeyError, ValueError, OSError, pygit2.GitError)
 """What pygit2 raises where an object isn't found; OSError for one in a pack that was there a moment ago."""
 _REOPEN_AFTER_PACKS = 64
-_CACHE_BYTES = 64 * 1024**2
+CACHE_BYTES = 64 * 1024**2
+"""What a repository keeps in memory, unless it is told otherwise."""
 
 
 def discover(path: str | os.PathLike[str]) -> str:
@@ -107,9 +108,14 @@ def git_environment() -> dict[str, str]:
 def read_settings(path: str | os.PathLike[str]) -> Settings:
     """The fhir.* settings of the repository at `path`, from git's configuration at every level.
 
-    Raises Invalid where one can't be understood.
+    Raises Invalid where one can't be understood, RepositoryRefused where there is no repository, or no sense in what
+    git's configuration says.
     """
-    config = pygit2.Repository(discover(path)).config
+    git_dir = discover(path)
+    try:
+        config = pygit2.Repository(git_dir).config
+    except pygit2.GitError as error:
+        raise RepositoryRefused(f"The configuration of {git_dir} can't be read: {error}") from error
     found: dict[str, Any] = {}
     for field in fields(Settings):
         first, *rest = field.name.split("_")
@@ -161,13 +167,17 @@ class Repository:
     repository is opened anew when 64 packs have come or any has gone.
     """
 
-    def __init__(self, git_dir: str, more_objects: Sequence[str] = ()) -> None:
+    def __init__(
+        self, git_dir: str, more_objects: Sequence[str] = (), cache_bytes: int = CACHE_BYTES
+    ) -> None:
         """Raises RepositoryRefused where git_dir is no repository that libgit2 can read.
 
         `more_objects` are other object folders to read from, such as the one where git keeps a push until its hooks
         have accepted it. https://git-scm.com/docs/git-receive-pack#_quarantine_environment
+        `cache_bytes` of blobs are kept in memory, and for who writes about as many of trees.
         """
         self.git_dir = git_dir
+        self.cache_bytes = cache_bytes
         self._more_objects = more_objects
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, bytes] = OrderedDict()
@@ -249,6 +259,13 @@ class Repository:
             self._cached = 0
             self._reopen()
 
+    def close(self) -> None:
+        """Keep nothing in memory, and no file open; the garbage collector would see to it at some time."""
+        with self._lock:
+            self._cache.clear()
+            self._cached = 0
+            self._git.free()
+
     def _twice(self, look: Callable[[], _T]) -> _T:
         """What `look` finds, once more where it fails: packs may have been merged under the open handle, and a fresh
         one sees what there is."""
@@ -289,14 +306,14 @@ class Repository:
 
     def remember(self, id: str, data: bytes) -> None:
         """Keep a blob's bytes in memory, up to a bound on all that is kept."""
-        if len(data) > _CACHE_BYTES // 16:
+        if len(data) > self.cache_bytes // 16:
             return
         with self._lock:
             if id in self._cache:
                 return
             self._cache[id] = data
             self._cached += len(data)
-            while self._cached > _CACHE_BYTES:
+            while self._cached > self.cache_bytes:
                 self._cached -= len(self._cache.popitem(last=False)[1])
 
     def commit(self, id: str) -> CommitObject:

@@ -19,7 +19,8 @@ Changes: TypeAlias = "dict[bytes, bytes | Changes | None]"
 
 FOLDER, FILE = b"40000 ", b"100644 "
 _ID = 20
-_MAX_CACHED_ENTRIES = 400_000
+ENTRY_BYTES = 168
+"""What an entry of a tree in memory takes, about."""
 _DEPTH = 4
 """Folders above a file of the record."""
 
@@ -70,19 +71,23 @@ def nest(changes: Mapping[str, bytes | None]) -> Changes:
 class Trees:
     """Edits trees; keeps those it has seen, by object id, up to a bound on their entries."""
 
-    def __init__(self, read: Callable[[bytes], bytes]) -> None:
-        """`read` gives the bytes of a tree object by its id."""
+    def __init__(self, read: Callable[[bytes], bytes], max_entries: int = 400_000) -> None:
+        """`read` gives the bytes of a tree object by its id; so many entries are kept in memory."""
         self._read = read
+        self._max_entries = max_entries
         self._cache: OrderedDict[bytes, Tree] = OrderedDict()
         self._entries = 0
 
-    def edit(self, id: bytes | None, changes: Changes, pack: Pack) -> bytes | None:
-        """The id of the tree `id` with the changes made; new trees go into the pack. None stands for no tree."""
-        old = self.get(id) if id is not None else EMPTY
+    def edit(self, id: bytes | None, changes: Changes, pack: Pack, *, keep: bool = True) -> bytes | None:
+        """The id of the tree `id` with the changes made; new trees go into the pack. None stands for no tree.
+
+        Where trees are not to be kept, those that were not in memory before are not afterwards, here or in the pack.
+        """
+        old = self._get(id, keep=keep) if id is not None else EMPTY
         edits: dict[bytes, bytes | None] = {}
         for name, change in changes.items():
             if isinstance(change, dict):
-                edits[FOLDER + name] = self.edit(old.id(FOLDER + name), change, pack)
+                edits[FOLDER + name] = self.edit(old.id(FOLDER + name), change, pack, keep=keep)
             else:
                 edits[FILE + name] = change
         splices = {
@@ -95,16 +100,21 @@ class Trees:
             tree, region = _rebuilt(old, edits), None
         if not tree.places:
             return None
-        new_id = pack.add(TREE, tree.data, base=id, region=region)
-        self._keep(new_id, tree)
+        new_id = pack.add(TREE, tree.data, base=id, region=region, keep=keep)
+        if keep:
+            self._keep(new_id, tree)
         return new_id
 
     def get(self, id: bytes) -> Tree:
         """The tree of this id. Raises RepositoryDamaged where it can't be read."""
+        return self._get(id, keep=True)
+
+    def _get(self, id: bytes, *, keep: bool) -> Tree:
         tree = self._cache.get(id)
         if tree is None:
             tree = parse(self._read(id))
-            self._keep(id, tree)
+            if keep:
+                self._keep(id, tree)
         else:
             self._cache.move_to_end(id)
         return tree
@@ -125,7 +135,7 @@ class Trees:
             return
         self._cache[id] = tree
         self._entries += len(tree.places)
-        while self._entries > _MAX_CACHED_ENTRIES and len(self._cache) > 1:
+        while self._entries > self._max_entries and len(self._cache) > 1:
             _, dropped = self._cache.popitem(last=False)
             self._entries -= len(dropped.places)
 

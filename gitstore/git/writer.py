@@ -19,13 +19,15 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gitstore.errors import ForeignCommit, Locked, NotConfirmed, RepositoryDamaged, StorageFailed, StorageFull
 from gitstore.git import layout, swap
 from gitstore.git.pack import KEEP_TEXT, Pack
+from gitstore.git.scratch import Scratch
 from gitstore.observing import UNOBSERVED, Observer
 
 _RECORD = 512
@@ -59,7 +61,7 @@ class Writer:
         self._durable = durable
         self._timeout = lock_timeout
         self._observer = observer
-        self._boot = _boot_id()
+        self._boot = boot_id()
         self._mutex = threading.Lock()  # a flock keeps out other processes, not other threads
         self._local = os.path.join(git_dir, layout.LOCAL)
         self._packs = os.path.join(git_dir, "objects", "pack")
@@ -158,6 +160,10 @@ class Writer:
         if self._durable:
             os.sync()
 
+    def pack(self) -> Pack:
+        """An empty pack. One that gets large takes its room on the disk at once, and little in memory."""
+        return Pack(Scratch(self._packs, lambda error: storage_error(error, "nothing was written")))
+
     def publish(self, pack: Pack, old: str | None, new: str) -> None:
         """Write the pack and move main from `old` to `new`, a commit in it; under the lock.
 
@@ -166,11 +172,21 @@ class Writer:
         disk then failed.
         """
         name, pieces, index_bytes = pack.files()
-        intent = _Intent(old or "", new, name)
+        self._move(_Intent(old or "", new, name), lambda: self._write_pack(name, pieces, index_bytes))
+
+    def move(self, old: str, new: str) -> None:
+        """Move main from `old` to `new`, a commit that is here and on the disk already; under the lock.
+
+        Raises what `publish` raises.
+        """
+        self._move(_Intent(old, new, ""), lambda: None)
+
+    def _move(self, intent: _Intent, write: Callable[[], None]) -> None:
+        new = intent.new
         try:
             self._record(b"intent", intent)
-            self._take_main_lock(old, new)
-            self._write_pack(name, pieces, index_bytes)
+            self._take_main_lock(intent.old or None, new)
+            write()
             os.rename(self._main + ".lock", self._main)
         except OSError as error:
             if self._moved(new):
@@ -182,7 +198,7 @@ class Writer:
             raise
         try:
             self._fsync_folder(os.path.dirname(self._main))
-            os.unlink(self._pack_path(name, "keep"))
+            _unlink(self._pack_path(intent.pack, "keep"))
             self._record(b"idle", sync=False)
         except OSError as error:
             raise _not_confirmed(new, error) from error
@@ -196,7 +212,7 @@ class Writer:
     def _take_main_lock(self, old: str | None, new: str) -> None:
         # A link fails where a lock stands, as O_EXCL does, and the lock that it makes is never empty or half
         # written, also after a power cut: so ours can always be told from that of another git.
-        self._write_file(self._ready, f"{new}\n".encode(), mode=0o644)
+        self._write_file(self._ready, [f"{new}\n".encode()], mode=0o644)
         deadline = time.monotonic() + self._timeout
         while True:
             try:
@@ -212,10 +228,10 @@ class Writer:
         if (found := self.main()) != old:
             raise ForeignCommit(f"{layout.BRANCH} was moved to {found} by another git.", found or "")
 
-    def _write_pack(self, name: str, pack: Sequence[bytes], index: bytes) -> None:
-        self._write_file(self._pack_path(name, "keep"), KEEP_TEXT, sync=False)
-        self._write_file(self._pack_path(name, "pack"), *pack)
-        self._write_file(self._pack_path(name, "tmp_idx"), index)
+    def _write_pack(self, name: str, pack: Iterable[bytes], index: bytes) -> None:
+        self._write_file(self._pack_path(name, "keep"), [KEEP_TEXT], sync=False)
+        self._write_file(self._pack_path(name, "pack"), pack)
+        self._write_file(self._pack_path(name, "tmp_idx"), [index])
         os.rename(self._pack_path(name, "tmp_idx"), self._pack_path(name, "idx"))
         self._fsync_folder(self._packs)
 
@@ -314,7 +330,9 @@ class Writer:
     def _pack_path(self, name: str, kind: str) -> str:
         return os.path.join(self._packs, f"pack-{name}.{kind}")
 
-    def _write_file(self, path: str, *pieces: bytes, sync: bool = True, mode: int = 0o444) -> None:
+    def _write_file(
+        self, path: str, pieces: Iterable[bytes], *, sync: bool = True, mode: int = 0o444
+    ) -> None:
         _unlink(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
@@ -374,17 +392,19 @@ def _not_confirmed(new: str, error: OSError) -> NotConfirmed:
     )
 
 
-def _write_all(descriptor: int, pieces: Sequence[bytes]) -> None:
+def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
     """Write until all bytes are out, however few the system takes at a time."""
+    size = 0
     for data in _joined(pieces):
+        size += len(data)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-    if os.fstat(descriptor).st_size != sum(map(len, pieces)):
+    if os.fstat(descriptor).st_size != size:
         raise OSError(errno.EIO, "the file has another size than was written")
 
 
-def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes in few pieces, without all of them a second time in memory."""
     together: list[bytes] = []
     size = 0
@@ -402,7 +422,9 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _boot_id() -> bytes:
+@lru_cache(maxsize=1)
+def boot_id() -> bytes:
+    """What tells this start of the machine from others."""
     try:
         with open("/proc/sys/kernel/random/boot_id", "rb") as file:
             return file.read(64).strip()

@@ -33,6 +33,8 @@ def failing(error, settings):
     """A client of a store that can only fail."""
 
     class Failing:
+        cluster = None
+
         def snapshot(self, sequence=None, **access):
             raise error
 
@@ -155,6 +157,7 @@ def test_a_write_that_can_not_be_read_back_has_still_happened(store, settings, p
     class Unreadable:
         broken = False
         canonicals = store.canonicals
+        cluster = None
 
         def snapshot(self, sequence=None, **access):
             if self.broken:

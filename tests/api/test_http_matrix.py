@@ -124,6 +124,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ("/login", "GET"): Row("/login", open=True),
     ("/login", "POST"): Row("/login", open=True, body="", answers=(303, 401, 403)),
     ("/logout", "POST"): Row("/logout", open=True, body="", answers=(303, 403)),
+    ("/wake", "POST"): Row("/wake", open=True, body="", answers=(404,)),  # there are no other nodes
     ("/.well-known/smart-configuration", "GET"): Row("/.well-known/smart-configuration", open=True),
     ("/fhir/.well-known/smart-configuration", "GET"): Row("/fhir/.well-known/smart-configuration", open=True),
 }
@@ -259,6 +260,7 @@ def test_every_method_of_every_route_has_a_row() -> None:
     assert {path for path, _ in beside} == {
         "/login",
         "/logout",
+        "/wake",
         "/.well-known/smart-configuration",
         "/fhir/.well-known/smart-configuration",
     }

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import ROUTES, create_app
 from api.metrics import MAX_REASONS, METHODS, Metrics
-from gitstore import ANONYMOUS, Create, Store, TooCostly
+from gitstore import ANONYMOUS, ClusterStatus, Create, Store, TooCostly
 from gitstore.git.upkeep import count_packs
 
 PATIENT = {"resourceType": "Patient", "id": "example"}
@@ -268,11 +268,14 @@ NAMES = {name for line in EXPRESSIONS for name in re.findall(r"git_fhir_\w+", li
 
 
 @pytest.fixture
-def offered(client, metrics) -> set[str]:
-    """The names of all series, and of all families."""
+def offered(client, metrics, store) -> set[str]:
+    """The names of all series, also of those that only a record with several nodes has."""
     metrics.denied("expired")
     client.put("Patient/example", PATIENT)
-    families = list(text_string_to_metric_families(client.get("/metrics").text))
+    tip = store.snapshot().commit
+    standing = ClusterStatus("primary", 0, "", None, "/hub", "async", tip, tip.sequence, 0, 0.0, None)
+    text = client.get("/metrics").text + metrics.text(None, {}, standing).decode()
+    families = list(text_string_to_metric_families(text))
     return {sample.name for family in families for sample in family.samples}
 
 

@@ -24,7 +24,7 @@ ENTRY = {
 
 @pytest.fixture
 def accepting(settings: Settings) -> Settings:
-    return replace(settings, replication="accept")
+    return replace(settings, history_bundles="accept")
 
 
 @pytest.fixture
@@ -114,14 +114,14 @@ def test_xml_is_taken_as_well(source, taker):
 
 
 def test_a_server_that_was_not_told_so_takes_none(source, client, issue):
-    """405: fhir.replication is a permission of its own."""
+    """405: fhir.historyBundles is a permission of its own."""
     response = client.post("", source.get("_history").json)
 
     assert response.status_code == 405
     assert issue(response) == (
         "error",
         "not-supported",
-        "Histories are taken over only where fhir.replication is `accept`.",
+        "Histories are taken over only where fhir.historyBundles is `accept`.",
     )
     assert client.get("_history").json["total"] == 0
 
@@ -230,7 +230,7 @@ def test_the_sample_clinic_moves_by_http(tmp_path, make_client):
     subprocess.run(["git", "clone", "--quiet", "--bare", BUNDLE, clinic], check=True)
     init(copy)
     with Store.open(clinic) as old, Store.open(copy, Settings(durability="off")) as new:
-        source, taker = make_client(Settings(), old), make_client(Settings(replication="accept"), new)
+        source, taker = make_client(Settings(), old), make_client(Settings(history_bundles="accept"), new)
         # Not Python's own json, which writes other digits than it has read.
         page = loads(source.get("_history?_count=1000").content)
         entries = page["entry"]

@@ -71,6 +71,22 @@ def test_serve_needs_a_repository(tmp_path: Path) -> None:
     assert result.stderr.startswith("git-fhir: ")
 
 
+def test_serve_serves_a_folder_of_repositories(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--root DIR; it is no place for another way to name one repository, and --open is for it alone."""
+    folder = str(repository.parent)
+    arguments = command("serve", "--root", folder, "--open", "2", "--host", "192.0.2.1")
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=30)
+    assert answer.stderr.startswith("git-fhir: 192.0.2.1 port"), answer.stderr
+
+    named = CliRunner().invoke(main, ["-C", str(repository), "serve", "--root", folder])
+    alone = CliRunner().invoke(main, ["-C", str(repository), "serve", "--open", "2"])
+    monkeypatch.setenv("GIT_DIR", str(repository))
+    set_outside = CliRunner().invoke(main, ["serve", "--root", folder])
+
+    assert [named.exit_code, alone.exit_code, set_outside.exit_code] == [2, 2, 2]
+    assert "--root" in named.stderr
+
+
 def test_verify_says_that_a_clean_record_is_clean(clinic: Path, git_fhir: GitFhir) -> None:
     """One line, and with --json no finding."""
     result = git_fhir("verify")

@@ -287,3 +287,23 @@ def test_replaced_objects_do_not_change_the_record(written, git, ada):
     written.reindex()
     assert written.snapshot().history().total == 2
     assert written.commit([update()], ada)[0].changed
+
+
+def test_a_commit_with_more_files_than_anybody_could_list_is_foreign_at_once(
+    written: Store, record: str, git: Git, ada: Any
+) -> None:
+    """Forty trees, each of which holds the one before it ten times, are 10^40 files in four kilobytes."""
+    blob = git("hash-object", "-w", "--stdin", input="x")
+    entry = f"100644 blob {blob}"
+    for _ in range(40):
+        tree = git("mktree", input="".join(f"{entry}\t{name}\n" for name in "abcdefghij"))
+        entry = f"040000 tree {tree}"
+    tip = written.snapshot().commit
+    text = message(3, "59")
+    bomb = git("commit-tree", tree, "-p", tip.id, "-m", text)
+    git("update-ref", "refs/heads/main", bomb)
+
+    with pytest.raises(ForeignCommit, match="its trailers and its tree differ"):
+        written.commit([update(gender="male")], ada)
+    assert written.snapshot().commit == tip
+    assert [finding.kind for finding in written.verify()] == ["foreign"]

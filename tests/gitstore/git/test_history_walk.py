@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitstore.errors import RepositoryDamaged
-from gitstore.git.history import _steps, _tokens, chain, walk
+from gitstore.git import history
+from gitstore.git.history import _Failed, _steps, _tokens, chain, walk
 from gitstore.git.repository import Repository
 
 Git = Callable[..., str]
@@ -177,4 +179,21 @@ def test_output_that_was_not_expected_is_damage(record, git):
     id = git("rev-parse", "main")
 
     with pytest.raises(RepositoryDamaged, match="where a commit was expected"):
-        list(_steps(Repository(record), [id], iter(["something else"])))
+        list(_steps(Repository(record), [id], None, iter(["something else"])))
+
+
+@pytest.mark.parametrize("printed", range(14))
+def test_what_git_has_not_printed_is_compared_without_it(record, plain, monkeypatch, printed):
+    """The steps are the same, wherever git gave up."""
+    root = plain.commit({"a": "100644", "b/c": "100644"})
+    second = plain.commit({"a": "100755", "b/d": "100644"}, root)
+    third = plain.commit({"a": "100755", "b/d": "100644"}, second)
+    ids = [root, second, third, plain.commit({"a": "100755"}, third)]
+    expected = list(walk(Repository(record), ids))
+
+    def tokens(stdout):
+        yield from islice(_tokens(stdout), printed)
+        raise _Failed
+
+    monkeypatch.setattr(history, "_tokens", tokens)
+    assert list(walk(Repository(record), ids)) == expected

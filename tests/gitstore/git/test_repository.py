@@ -233,6 +233,14 @@ def test_a_setting_that_can_not_be_understood_is_refused_by_name(record, git, va
         read_settings(record)
 
 
+def test_a_configuration_that_git_can_not_read_is_refused(record):
+    """With the words of git, and no traceback."""
+    Path(record, "config").write_text("[core\n")
+
+    with pytest.raises(RepositoryRefused, match=r"The configuration of .* can't be read: .*section"):
+        read_settings(record)
+
+
 # Reading
 
 
@@ -324,10 +332,9 @@ def test_packs_that_are_gone_are_let_go_of(record, git):
     assert [name for name in open_files if record in name and name.endswith("(deleted)")] == []
 
 
-def test_what_is_remembered_is_bounded(record, monkeypatch):
+def test_what_is_remembered_is_bounded(record):
     """A cache by object id is always right; it must only not grow for ever."""
-    monkeypatch.setattr("gitstore.git.repository._CACHE_BYTES", 1600)
-    repository = Repository(record)
+    repository = Repository(record, cache_bytes=1600)
     _, *ids = publish_by_hand(record, {str(number): "x" * 90 + str(number) for number in range(40)})
     _, large = publish_by_hand(record, {"large": "y" * 101})
 

@@ -28,14 +28,14 @@ PATHS += ["deep/er/and/deeper/x", "deep/er/y", "deep/er/and/z"]
 class Memory:
     """Trees and their objects, in memory: what a pack would hold."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_entries: int = 1000) -> None:
         self.objects: dict[bytes, bytes] = {}
-        self.trees = Trees(lambda id: self.objects[id])
+        self.trees = Trees(lambda id: self.objects[id], max_entries)
 
     def edit(self, tree: bytes | None, changes: dict[str, bytes | None]) -> bytes | None:
         pack = Pack()
         new = self.trees.edit(tree, nest(changes), pack)
-        self.objects |= {entry.id: entry.data for entry in pack._entries}
+        self.objects |= {id: pack.data(id) for id in pack._numbers}
         return new
 
 
@@ -125,7 +125,7 @@ def test_only_the_trees_on_the_path_are_written():
     assert len(pack) == 4
 
 
-def test_trees_that_were_dropped_from_memory_are_read_again(monkeypatch):
+def test_trees_that_were_dropped_from_memory_are_read_again():
     """The cache is bounded; what is kept and what is read again give the same trees."""
 
     def build(memory: Memory) -> list[bytes | None]:
@@ -135,9 +135,8 @@ def test_trees_that_were_dropped_from_memory_are_read_again(monkeypatch):
             trees.append(memory.edit(trees[-1], changes))
         return trees
 
-    large, small = Memory(), Memory()
+    large, small = Memory(), Memory(max_entries=3)
     expected = build(large)
-    monkeypatch.setattr("gitstore.git.trees._MAX_CACHED_ENTRIES", 3)
 
     assert build(small) == expected
     assert len(small.trees._cache) < 4 < len(large.trees._cache)

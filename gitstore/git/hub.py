@@ -1,0 +1,198 @@
+"""The hub: a bare repository, on any git server, that the nodes of a record push to and fetch from.
+
+A push is a compare-and-swap on the hub's main, made by the hub's own git. What git needs to get there (keys, passwords, proxies)
+is configured for git, as for any remote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+
+from gitstore.errors import HubUnreachable, StorageFailed
+from gitstore.git import layout
+from gitstore.git.repository import Repository, git_environment
+
+DIVERGED = "refs/git-fhir/diverged"
+"""Below it: commits that a fenced node had not pushed."""
+
+_HUB_MAIN = "refs/git-fhir/hub"
+_LONGEST = 3600.0
+_MASTER_LIVES = 60
+"""Seconds that an SSH connection is kept for the next push or fetch."""
+
+_DURABLE = ("-c", "core.fsync=committed,reference")
+_NO_MAIN = "couldn't find remote ref"
+_REJECTED = "!\t"
+
+
+class Hub:
+    """One repository's hub. One caller at a time, whichever process: who calls holds `git-fhir/hub.lock`."""
+
+    def __init__(self, repository: Repository, url: str, timeout: float) -> None:
+        """`timeout` is how many seconds git may take; after each time that it took longer it gets twice as many, up to
+        an hour, because the first push of a long history takes its time.
+        """
+        self._repository = repository
+        self._git_dir = repository.git_dir
+        self.url = url
+        self._timeout = self._patience = timeout
+        self._environment = _environment(self._git_dir)
+
+    def push(self, commit: str) -> bool:
+        """Move the hub's main on to a commit of ours. False where it has commits that this one doesn't build on: of another node.
+
+        Raises HubUnreachable; then it may have happened all the same.
+        """
+        arguments = ["push", "--porcelain", "--no-verify", "--follow-tags", self.url]
+        code, out, err = self._run([*arguments, f"{commit}:{layout.REFERENCE}"])
+        if code == 0:
+            return True
+        if not any(line.startswith(_REJECTED) and layout.REFERENCE in line for line in out.splitlines()):
+            raise self._unreachable(err or out)
+        # Why is told in words only; what stands there tells it for certain.
+        found = self.fetch()
+        if found is None or self._repository.contains(found, commit):
+            raise self._unreachable(out)
+        return False
+
+    def main(self) -> str | None:
+        """The commit that the hub's main stands at, which need not be here; None for a hub without one. Raises HubUnreachable."""
+        code, out, err = self._run(["ls-remote", self.url, layout.REFERENCE])
+        if code != 0:
+            raise self._unreachable(err)
+        return out.partition("\t")[0] or None
+
+    def fetch(self) -> str | None:
+        """The commit that the hub's main stands at, once it and what it builds on is here; None for a hub without one.
+
+        Tags come along, and what diverged elsewhere. Raises HubUnreachable.
+        """
+        arguments = [*_DURABLE, "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-write-fetch-head"]
+        arguments += [
+            "--no-auto-maintenance",
+            "--end-of-options",
+            self.url,
+            f"+{layout.REFERENCE}:{_HUB_MAIN}",
+        ]
+        code, _, err = self._run([*arguments, f"{DIVERGED}/*:{DIVERGED}/*"])
+        if code != 0:
+            if _NO_MAIN in err:
+                return None
+            raise self._unreachable(err)
+        return self._repository.resolve(_HUB_MAIN)
+
+    def keep_diverged(self, name: str, commit: str) -> None:
+        """Put a ref on a commit that is to be kept although main goes elsewhere, unless there is one. Raises StorageFailed."""
+        _, there, _ = self._run(["for-each-ref", f"--points-at={commit}", DIVERGED])
+        if there:
+            return
+        code, _, err = self._run([*_DURABLE, "update-ref", f"{DIVERGED}/{name}", commit])
+        if code != 0:
+            raise StorageFailed(f"The ref for what has diverged can't be written: {err.strip()}")
+
+    def push_diverged(self) -> None:
+        """Take what has diverged to the hub, too, so that it outlasts this machine. Raises HubUnreachable."""
+        code, out, err = self._run(
+            ["push", "--porcelain", "--no-verify", self.url, f"{DIVERGED}/*:{DIVERGED}/*"]
+        )
+        if code != 0:
+            raise self._unreachable(err or out)
+
+    def add(self, data: bytes) -> str:
+        """Put a commit object into this repository, on which nothing leads yet; returns its id. Raises StorageFailed."""
+        git = ["git", "--git-dir", self._git_dir, "-c", "core.fsync=committed,loose-object"]
+        command = [*git, "hash-object", "-t", "commit", "-w", "--stdin"]
+        done = subprocess.run(command, input=data, capture_output=True, check=False, env=self._environment)
+        if done.returncode != 0:
+            raise StorageFailed(
+                f"The commit can't be written: {done.stderr.decode(errors='replace').strip()}"
+            )
+        return done.stdout.decode().strip()
+
+    def _run(self, arguments: Sequence[str]) -> tuple[int, str, str]:
+        """Exit code, stdout and stderr of git. Raises HubUnreachable where it takes too long."""
+        command = ["git", "--git-dir", self._git_dir, *arguments]
+        # In a session of its own all its children end with it, and a terminal's Ctrl-C isn't theirs.
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=self._patience)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                seconds = self._patience
+                self._patience = min(2 * self._patience, _LONGEST)
+                raise HubUnreachable(f"git had no answer of the hub within {seconds:g} s.") from None
+            except BaseException:
+                os.killpg(process.pid, 9)
+                raise
+        self._patience = self._timeout
+        return process.returncode, out, err
+
+    def _unreachable(self, said: str) -> HubUnreachable:
+        """What git said last, which may name the hub but not a password in its URL."""
+        lines = [line for line in said.splitlines() if line.strip() and line != "Done"]
+        told = next((line for line in lines if line.startswith(("fatal:", "error:", _REJECTED))), "")
+        return HubUnreachable(
+            f"The hub can't be used: {(told or ' '.join(lines[-1:]) or 'git failed').strip()}"
+        )
+
+
+def _environment(git_dir: str) -> dict[str, str]:
+    environment = git_environment() | {"GIT_TERMINAL_PROMPT": "0"}
+    for name in ("GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_SSL_CAINFO"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    command = environment.get("GIT_SSH_COMMAND") or _configured_ssh(git_dir, environment)
+    if os.path.basename(shlex.split(command)[0]) == "ssh":
+        environment["GIT_SSH_COMMAND"] = f"{command} {_ssh_options(git_dir)}"
+    return environment
+
+
+def _configured_ssh(git_dir: str, environment: dict[str, str]) -> str:
+    git = ["git", "--git-dir", git_dir, "config", "--get", "core.sshCommand"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False, env=environment)
+    return done.stdout.strip() or "ssh"
+
+
+def _ssh_options(git_dir: str) -> str:
+    """One connection for many pushes, which would otherwise shake hands anew each time; none that hangs for long.
+
+    https://man.openbsd.org/ssh_config#ControlMaster
+    """
+    options = ["BatchMode=yes", "ConnectTimeout=5", "ServerAliveInterval=3", "ServerAliveCountMax=2"]
+    options += ["ControlMaster=auto", f"ControlPersist={_MASTER_LIVES}"]
+    options += [f"ControlPath={runtime_folder(git_dir)}/%C"]
+    return " ".join(f"-o {shlex.quote(option)}" for option in options)
+
+
+def runtime_folder(git_dir: str) -> str:
+    """A folder for the sockets and pipes of a git directory, which nobody else can use. Raises StorageFailed.
+
+    Not in the git directory: the path of a socket has 100 characters at most, and copies of a repository should be of files.
+    """
+    name = hashlib.sha256(os.path.realpath(git_dir).encode()).hexdigest()[:16]
+    folder = os.path.join(tempfile.gettempdir(), f"git-fhir-{os.geteuid()}-{name}")
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = os.lstat(folder)
+    except OSError as error:
+        raise StorageFailed(f"{folder} can't be made: {error.strerror}.") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o77:
+        raise StorageFailed(f"{folder} belongs to somebody else.")
+    return folder

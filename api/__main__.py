@@ -17,6 +17,7 @@ from functools import partial
 from api import log, tls
 from api.app import BASE_PATH
 from api.auth import host_name, is_loopback
+from api.balance import Balance
 from api.credentials import Credentials
 from api.limits import THREADS, Places
 from api.metrics import OTHER, ManyMetrics, Metrics, OfOne, bury
@@ -69,12 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else f"git-fhir serves the repositories of {options.root} on {place}/NAME{BASE_PATH}"
     )
     with tempfile.TemporaryDirectory(prefix="git-fhir-metrics-") as folder:
-        at_work, buried = partial(work, options, folder), partial(bury, folder)
+        balance = Balance()
+        at_work = partial(work, options, folder, balance)
+
+        def buried(number: int) -> None:
+            balance.leave(number)
+            bury(folder, number)
+
         return Master(listener, at_work, options.workers, sys.stdout, sys.stderr, buried).run(greeting)
 
 
 def work(
-    options: argparse.Namespace, folder: str, listener: socket.socket, number: int, ready: Ready
+    options: argparse.Namespace,
+    folder: str,
+    balance: Balance,
+    listener: socket.socket,
+    number: int,
+    ready: Ready,
 ) -> None:
     """The life of a worker, from the fork to its last answer; `folder` is for the metrics. Raises StoreError."""
     parent = os.getppid()
@@ -90,6 +102,8 @@ def work(
             receive_timeout=served.receive_timeout,
             count_refusal=partial(metrics.refused, OTHER, OTHER),
             tls=secure,
+            balance=balance,
+            number=number,
         )
         ready(web)
         web.serve(parent)

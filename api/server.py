@@ -22,6 +22,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from api import log
+from api.balance import Balance
 from api.channel import Busy, Channel
 from api.tls import SecureChannel, SecureSocket
 from gitstore import StoreError
@@ -41,6 +42,9 @@ CONNECTIONS = 500
 
 WAITING = 256
 """Requests of one worker that may wait for a thread, by default."""
+
+COURTESY = 0.003
+"""Seconds for which a worker leaves a connection to one that has fewer, and after which it takes it if that one doesn't."""
 
 LOOKS = 1.0
 """Seconds between looks for clients that are too slow."""
@@ -79,10 +83,34 @@ class Server(TcpWSGIServer):
     receive_timeout: float
     """Seconds for a request's header, and those in which its body has to move (api.channel.SLOWEST)."""
 
+    balance: Balance | None
+    number: int
+    """Of this worker, in `balance`."""
+
     _next_look = -math.inf
+    _leave_until = -math.inf
+
+    def readable(self) -> bool:
+        return super().readable() and not self._is_leaving()
+
+    def _is_leaving(self) -> bool:
+        """Whether the next connection is left to others for a moment."""
+        return time.monotonic() < self._leave_until
+
+    def _leave_to_others(self) -> bool:
+        """Whether there is a worker with fewer connections, which has not had the time to take this one yet."""
+        if self.balance is None or self.draining:
+            return False
+        now = time.monotonic()
+        if self._leave_until > now - COURTESY or self.balance.has_fewest(self.number, len(self._channels())):
+            return False
+        self._leave_until = now + COURTESY
+        return True
 
     def accept(self) -> Any:
-        """The next connection and the client's address; None where it has gone already."""
+        """The next connection and the client's address; None where it has gone already, or is left to others."""
+        if self._leave_to_others():
+            return None
         pair = super().accept()
         if pair is None or self.tls is None:
             return pair
@@ -111,6 +139,8 @@ class Server(TcpWSGIServer):
         while not self.draining and os.getppid() == parent:
             self._turn(1.0)
         self.draining = True
+        if self.balance is not None:
+            self.balance.leave(self.number)
         self._accept_the_waiting()
         # Not self.close(): that would close the trigger too, with which the threads wake this loop.
         wasyncore.dispatcher.close(self)
@@ -154,6 +184,10 @@ class Server(TcpWSGIServer):
             self._next_look = now + LOOKS
             for channel in self._channels():
                 channel.look(now)
+        if self.balance is not None and not self.draining:
+            self.balance.note(self.number, len(self._channels()))
+        if self._is_leaving():
+            timeout = min(timeout, COURTESY)
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)  # type: ignore[attr-defined]  # not in the stubs
 
 
@@ -169,10 +203,13 @@ def server(
     tls: ssl.SSLContext | None = None,
     clock: Callable[[], float] = time.monotonic,
     count_refusal: Callable[[int, int], None] = lambda _status, _size: None,
+    balance: Balance | None = None,
+    number: int = 0,
 ) -> Server:
     """waitress around a WSGI application; bodies above `max_body` bytes are refused before they are read.
 
-    `waiting` requests may wait for one of `threads`, clients have `receive_timeout` seconds for a header.
+    `waiting` requests may wait for one of `threads`, clients have `receive_timeout` seconds for a header. With `balance`
+    this is one of several workers.
     """
     made = Server(
         app,
@@ -198,6 +235,7 @@ def server(
     made.tls, made.channel_class = tls, Channel if tls is None else SecureChannel
     made.waiting, made.receive_timeout, made.clock = waiting, receive_timeout, clock
     made.count_refusal = count_refusal
+    made.balance, made.number = balance, number
     made.refusals = ThreadedTaskDispatcher()
     made.refusals.set_thread_count(1)
     return made

@@ -1,6 +1,7 @@
 """What the access journal costs: requests a second of two processes of 16 threads, with and without it.
 
     python -m benchmarks.journal [--seconds S] [--threads N] [--folder PATH]
+    python -m benchmarks.journal --http [--seconds S] [--clients N] [--folder PATH]
 
 A request is 0.5 ms of Python that holds the interpreter lock, and then a line in the journal. The contestants take
 turns of 0.1 s in the same threads, so that whatever else the machine does meets them all alike:
@@ -9,6 +10,11 @@ turns of 0.1 s in the same threads, so that whatever else the machine does meets
     journal         each line written by the thread that answers, under the flock, without giving the interpreter lock away
     plain calls     the same, but that each call of the system gives the interpreter lock away, as Python's own do
     queue           a thread of each process writes what has come up every 20 ms: a kill loses that much
+
+With --http whole servers take turns, durable as by default, one with the journal and one without, of two workers each.
+Clients ask for one small Patient over connections that stay open; each worker has as many of them. (So each is a process
+of `python -m api` for itself, on the same record: workers of one share out connections by chance, and where one of them has
+most, its interpreter lock decides.) Of two neighbouring turns the ratio is taken, and of all ratios the median.
 
 The aim is at least 0.95 of the requests.
 """
@@ -20,13 +26,22 @@ import importlib.util
 import multiprocessing
 import queue
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from benchmarks import load, scripts
+from benchmarks.processes import WORKERS, Server, git_fhir, running
+from benchmarks.store import AUTHOR
+from gitstore import Store, Update, init
+from gitstore.fhir.ids import ResourceId
 from gitstore.journal import appending
 from gitstore.journal.appending import Journal
 from gitstore.journal.checking import check
@@ -35,6 +50,7 @@ from gitstore.journal.lines import Entry
 PROCESSES = 2
 HANDLER = 0.0005
 TURN = 0.1
+HTTP_TURN = 0.4
 BATCH_EVERY = 0.02
 
 ID = "5e0a4c6e-0000-4000-8000-000000000001"
@@ -161,6 +177,94 @@ def serve(folder: str, count: int, threads: int, seconds: float, answers: Any) -
     answers.put(done)
 
 
+# Over HTTP
+
+
+@dataclass
+class Side:
+    """One of the two that take turns over HTTP. `rates` are requests/s, `cpu` the workers' microseconds for each."""
+
+    servers: list[Server] = field(default_factory=list)
+    crews: list[load.Crew] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    taken: list[float] = field(default_factory=list)
+
+    def turn(self, seconds: float) -> None:
+        before = self._cpu()
+        with ThreadPoolExecutor(len(self.crews)) as pool:
+            tallies = list(pool.map(lambda crew: crew.run(seconds), self.crews))
+        used = self._cpu() - before
+        whole = load.Tally()
+        for tally in tallies:
+            whole.add(tally)
+        if whole.failed:
+            raise SystemExit(f"wrong answers: {whole.errors}")
+        self.rates.append(whole.count / whole.spent)
+        self.cpu.append(1e6 * used / whole.count)
+        self.taken += whole.taken["read"]
+
+    def _cpu(self) -> float:
+        return sum(server.cpu() for server in self.servers)
+
+
+class Reads:
+    """One client's script: the same Patient again and again."""
+
+    _ask = load.Ask("read", scripts.get("Patient/x"))
+
+    def next(self) -> load.Ask:
+        return self._ask
+
+
+def over_http(folder: Path, seconds: float, clients: int) -> dict[str, Side]:
+    """So many seconds of turns. The first, in which caches fill, don't count."""
+    with ExitStack() as stack:
+        sides = {name: _side(stack, folder / f"{name}.git", clients) for name in ("off", "on")}
+        for number in range(-2, round(seconds / HTTP_TURN / 2)):
+            for side in sides.values() if number % 2 else reversed(sides.values()):
+                side.turn(HTTP_TURN)
+        for side in sides.values():
+            del side.rates[:2], side.cpu[:2]
+    assert not list(check(str(folder / "on.git")))
+    return sides
+
+
+def _side(stack: ExitStack, path: Path, clients: int) -> Side:
+    patient = Update(ResourceId("Patient", "x"), scripts.content(0, "x", 1))
+    with Store.open(init(path)) as store:
+        store.commit([patient], AUTHOR)
+    subprocess.run(["git", "-C", str(path), "config", "fhir.accessJournal", path.stem], check=True)
+    side = Side()
+    for _ in range(WORKERS):
+        server = stack.enter_context(running(*git_fhir(str(path)), "--workers", "1"))
+        side.servers.append(server)
+        side.crews.append(stack.enter_context(load.crew(server.port, lambda _: Reads(), clients // WORKERS)))
+    return side
+
+
+def show_http(sides: dict[str, Side]) -> None:
+    """A row for each side; ratios with the quartiles of what single turns say."""
+    print(f"{'journal':8} {'requests/s':>10} {'':>20} {'CPU us':>7} {'':>20} {'p50 ms':>7} {'p99 ms':>7}")
+    off = sides["off"]
+    for name, side in sides.items():
+        took = sorted(side.taken)
+        print(
+            f"{name:8} {statistics.median(side.rates):10,.0f} {_ratio(side.rates, off.rates):>20}"
+            f" {statistics.median(side.cpu):7.0f} {_ratio(side.cpu, off.cpu):>20}"
+            f" {took[len(took) // 2] * 1e3:7.2f} {took[len(took) * 99 // 100] * 1e3:7.1f}"
+        )
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> str:
+    if ours is theirs:
+        return ""
+    low, middle, high = statistics.quantiles(
+        (our / their for our, their in zip(ours, theirs, strict=True)), n=4
+    )
+    return f"{middle:.3f} ({low:.2f}-{high:.2f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,7 +272,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--folder", help="where the journals are made; a temporary folder by default")
+    parser.add_argument("--http", action="store_true", help="whole servers")
+    parser.add_argument("--clients", type=int, default=8, help="with --http (default: %(default)s)")
     arguments = parser.parse_args()
+    if arguments.http:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            show_http(over_http(Path(folder), arguments.seconds, arguments.clients))
+        return
+    in_process(arguments)
+
+
+def in_process(arguments: argparse.Namespace) -> None:
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     count = turns()

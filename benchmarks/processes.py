@@ -60,7 +60,7 @@ def running(*command: str) -> Iterator[Server]:
         greeting = process.stdout.readline()
         if not greeting:
             raise SystemExit(f"{' '.join(command)} does not start")
-        port = int(greeting.rsplit(":", 1)[1].removesuffix("/fhir\n"))
+        port = int(greeting.rsplit(":", 1)[1].partition("/")[0])
         yield Server(port, process.pid, time.perf_counter() - begun)
     finally:
         process.terminate()

@@ -4,7 +4,8 @@ What a reader costs is what this costs, so a line is written in some ten microse
 a flock, and who holds it must not wait for Python's interpreter lock: a thread that lets go of that for one call gets it
 back when others have used up their turns, 5 ms each, and meanwhile every worker stands at the flock. So what is
 done under the flock is done by C's functions through `ctypes.PyDLL`, which keeps the interpreter lock, and by a mapping
-of the file `head`. docs/audit-journal.md has the measurements.
+of the file `head`. Only one thread of a process waits for the flock; the others leave their lines to it (turns.py).
+docs/audit-journal.md has the measurements.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from gitstore.errors import Locked, StorageFailed
+from gitstore.errors import Locked, StorageFailed, StoreError
 from gitstore.fhir.dates import interval
 from gitstore.founding import now
 from gitstore.git.writer import storage_error
@@ -44,6 +45,7 @@ from gitstore.journal.lines import (
     parse_head,
 )
 from gitstore.journal.reading import contents
+from gitstore.journal.turns import Turns, Waiting
 
 MAX_FILE = 16 * 1024**2
 """Bytes after which a file is followed by another: readers take one at a time into memory."""
@@ -51,18 +53,21 @@ MAX_FILE = 16 * 1024**2
 SYNC_EVERY = 1.0
 """Seconds. A power cut loses the lines of no longer time than this; that a process is killed loses none."""
 
-_SPINS = 20
-"""Looks at the lock, a microsecond each, before the interpreter lock is given away: mostly its holder is done by then."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.002
+_SPINS = 40
+"""Looks at the flock, half a microsecond each, before the interpreter lock is given away: mostly its holder is done by then."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.002
 """Seconds."""
 _UNKNOWN = b""
+_BROKEN_OFF = StorageFailed("The access journal was broken off.")
+"""What those hear who have waited for a thread that was stopped."""
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+_MARK, _WRITING, _WRITTEN = HEAD_SIZE - 1, ord("+"), ord(" ")
+"""The last byte of `head`: whether somebody is writing, or has died while they were."""
 
 _C = ctypes.PyDLL(None, use_errno=True)
-_C.flock.argtypes = [ctypes.c_int, ctypes.c_int]
 _C.write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
 _C.write.restype = ctypes.c_ssize_t
-_C.lseek.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int]
-_C.lseek.restype = ctypes.c_int64
+# Not for flock, whose arguments are plain ints: to check them costs as much as the call.
 
 
 class Journal:
@@ -78,22 +83,24 @@ class Journal:
         self._durable = durable
         self._max_file = max_file
         self._timeout = timeout
-        self._mutex = threading.Lock()
+        self._turns = Turns()
         self._head = _open(os.path.join(folder, "head"), os.O_RDWR)
-        self._lock()
+        self._take_flock(self._deadline())
         try:
             if os.fstat(self._head).st_size < HEAD_SIZE:
                 os.pwrite(self._head, b" " * HEAD_SIZE, 0)
         finally:
-            self._unlock()
+            _C.flock(self._head, fcntl.LOCK_UN)
         self._map = mmap.mmap(self._head, HEAD_SIZE)
         self._seen = _UNKNOWN
         self._at = Head("", 0, 0, NOTHING)
+        self._sized = False
         self._notes: list[bytes] = []
         self._day = -1
         self._file = -1
         self._closing = threading.Event()
-        self._unsynced = False
+        self._added = self._synced = 0
+        self._counted: Callable[[int], None] | None = None
         self._fault: str | None = None
         self._syncing = threading.Thread(target=self._sync_at_times, name="git-fhir journal", daemon=True)
         self._syncing.start()
@@ -127,82 +134,121 @@ class Journal:
 
         Raises StorageFull, StorageFailed and Locked: then nobody may be told what was asked for.
         """
-        texts = [text for entry in entries for text in bodies(entry)]
-        if self._fault is not None:
-            raise StorageFailed(self._fault)
-        try:
-            self._lock()
+        texts = (
+            bodies(entries[0]) if len(entries) == 1 else [text for entry in entries for text in bodies(entry)]
+        )
+        if self._turns.leads_at_once(False):
             try:
-                if self._head < 0:
-                    raise StorageFailed("The access journal is closed.")
-                self._catch_up()
-                now = self._clock()
-                if now // DAY != self._day or self._at.size >= self._max_file:
-                    self._begin_file(now)
-                self._append(now, [*self._notes, *texts])
-                self._notes.clear()
+                self._lead(texts)
             finally:
-                self._unlock()
-        except OSError as error:
-            raise storage_error(error, "the access can't be noted in the journal") from error
+                self._turns.pass_on()
+        else:
+            self._follow(texts)
+
+    def count_with(self, counted: Callable[[int], None]) -> None:
+        """Have `counted` told each second, by another thread, how many lines this process has added since."""
+        self._counted = counted
 
     def close(self) -> None:
         """Let go of the files, with all lines on the disk."""
         self._closing.set()
         self._syncing.join()
-        with self._mutex:
+        with self._turns.alone():
             for descriptor in (self._file, self._head):
                 if descriptor >= 0:
                     os.close(descriptor)
             self._file = self._head = -1
             self._map.close()
 
-    # The lock
+    # Turns
 
-    def _lock(self) -> None:
-        """Wait for the lock. Raises Locked, OSError."""
-        pause, deadline = _FIRST_PAUSE, 0.0
-        # Who waits holds nothing: threads that come when the lock is free don't queue up behind one that sleeps.
-        while not self._has_locked():
-            deadline = deadline or time.monotonic() + self._timeout
+    def _follow(self, texts: list[bytes]) -> None:
+        """Have lines written by the thread that is at it, or by this one after it. Raises what `record` does."""
+        waiting = Waiting(texts, self._deadline())
+        self._turns.follow(waiting)
+        if waiting.leads:
+            try:
+                self._lead(texts, waiting.deadline)
+            finally:
+                self._turns.pass_on()
+        elif waiting.error is not None:
+            raise waiting.error
+
+    def _lead(self, texts: list[bytes], deadline: float | None = None) -> None:
+        """Write lines, and those of all who wait, in one piece; in its turn. Raises what `record` does."""
+        others: list[Waiting] = []
+        fault: StoreError | None = _BROKEN_OFF
+        try:
+            if self._head < 0:
+                raise StorageFailed("The access journal is closed.")
+            if self._fault is not None:
+                raise StorageFailed(self._fault)
+            if _C.flock(self._head, _EXCLUSIVE):
+                self._take_flock(self._deadline() if deadline is None else deadline)
+            try:
+                if self._turns.waiting:
+                    others = self._turns.gather()
+                    texts = [*texts, *(text for each in others for text in each.texts)]
+                self._add(texts)
+            finally:
+                _C.flock(self._head, fcntl.LOCK_UN)
+            fault = None
+        except OSError as error:
+            fault = storage_error(error, "the access can't be noted in the journal")
+            raise fault from error
+        except StoreError as error:
+            fault = error
+            raise
+        finally:
+            for each in others:
+                each.let_go(fault)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout
+
+    def _take_flock(self, deadline: float) -> None:
+        """Wait for other processes; those who come meanwhile wait for this thread. Raises Locked, OSError."""
+        pause, tries = _FIRST_PAUSE, 0
+        while _C.flock(self._head, _EXCLUSIVE):
+            code = ctypes.get_errno()
+            if code not in (errno.EWOULDBLOCK, errno.EINTR):
+                raise OSError(code, os.strerror(code), self._folder)
+            tries += 1
+            if tries < _SPINS:
+                continue
             if time.monotonic() > deadline:
                 raise Locked(f"The access journal was busy for more than {self._timeout:g} s.")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _has_locked(self) -> bool:
-        # A flock keeps out other processes, not other threads.
-        if not self._mutex.acquire(blocking=False):
-            return False
-        if self._head < 0:
-            return True
-        for _ in range(_SPINS):
-            if _C.flock(self._head, fcntl.LOCK_EX | fcntl.LOCK_NB) == 0:
-                return True
-        code = ctypes.get_errno()
-        self._mutex.release()
-        if code not in (errno.EWOULDBLOCK, errno.EINTR):
-            raise OSError(code, os.strerror(code), self._folder)
-        return False
+    # Adding lines, under the flock
 
-    def _unlock(self) -> None:
-        if self._head >= 0:
-            _C.flock(self._head, fcntl.LOCK_UN)
-        self._mutex.release()
-
-    # Adding lines, under the lock
-
-    def _append(self, now: int, texts: list[bytes]) -> None:
-        number, last = self._at.number, self._at.hash
-        lines = []
+    def _add(self, texts: list[bytes]) -> None:
+        seen = self._map[:]
+        if seen != self._seen or not self._sized:
+            self._catch_up(seen)
+        now = self._clock()
+        if now // DAY != self._day or self._at.size >= self._max_file:
+            self._begin_file(now)
+        if self._notes:
+            texts = self._notes + texts
+        file, size, number, last = self._at
+        data = b""
         for text in texts:
             number += 1
-            lines.append(line(number, last, now, text))
-            last = hash_of(lines[-1])
-        data = b"".join(lines)
-        self._write(data)
-        self._note_head(Head(self._at.file, self._at.size + len(data), number, last))
-        self._unsynced = True
+            one = line(number, last, now, text)
+            last = hash_of(one)
+            data = data + one if data else one
+        self._map[_MARK] = _WRITING
+        try:
+            self._write(data)
+        except OSError:
+            if self._seen is not _UNKNOWN and os.fstat(self._file).st_size == size:
+                self._map[_MARK] = _WRITTEN
+            raise
+        self._note_head(Head(file, size + len(data), number, last))
+        self._notes = []
+        self._added += len(texts)
 
     def _write(self, data: bytes) -> None:
         """Add bytes to the file, or leave it as it is. Raises OSError."""
@@ -215,13 +261,16 @@ class Journal:
         raise _no_room(self._at.file)
 
     def _note_head(self, head: Head) -> None:
-        self._at = head
-        self._seen = self._map[:] = head.printed()
+        printed = head.printed()
+        self._map[:_MARK] = printed[:_MARK]
+        self._map[_MARK] = _WRITTEN  # not before all the rest is there
+        self._at, self._seen = head, printed
 
     def _begin_file(self, now: int) -> None:
         """Begin another file, whose first line says which one it follows."""
         before = self._at.file
         name = file_name(file_number(before) + 1 if before else 1, now)
+        self._map[_MARK] = _WRITING
         begin = body({"journal": FORMAT} | ({"follows": before} if before else {}))
         first = line(self._at.number + 1, self._at.hash, now, begin)
         self._sync()
@@ -256,17 +305,16 @@ class Journal:
 
     # What others have written, and what was left by a crash, under the lock
 
-    def _catch_up(self) -> None:
-        """Be where the journal ends: other processes write it, too, and may have died while they did."""
-        seen = self._map[:]
-        if seen != self._seen:
-            head = parse_head(seen)
-            if head is None or not self._open_file(head.file):
-                self._recover(head)
-                return
+    def _catch_up(self, seen: bytes) -> None:
+        """Be where the journal ends, by what `head` has: other processes write it, too, and may have died while they did."""
+        head = parse_head(seen)
+        if head is None or seen[_MARK] == _WRITING or not self._open_file(head.file):
+            self._recover(head)
+        elif self._sized or os.fstat(self._file).st_size == head.size:
             self._at, self._seen = head, seen
-        if self._file >= 0 and _C.lseek(self._file, 0, os.SEEK_END) != self._at.size:
-            self._recover(self._at)
+        else:
+            self._recover(head)
+        self._sized = True
 
     def _open_file(self, name: str) -> bool:
         if name == self._at.file and self._file >= 0:
@@ -280,6 +328,7 @@ class Journal:
 
     def _recover(self, head: Head | None) -> None:
         """Go on after a crash: close a line that was torn, and note what is missing."""
+        self._map[_MARK] = _WRITING
         self._seen = _UNKNOWN
         self._at, self._day = Head("", 0, 0, NOTHING), -1
         data = b""
@@ -289,8 +338,8 @@ class Journal:
             self._at = _end_of(names[-1], data)
             if self._at.size < len(data):
                 self._close_torn(data)
-        if _lacks(self._at, head, data):
-            self._notes.append(_note_of_loss(head))
+        if _lacks(self._at, head, data) and (loss := _note_of_loss(head)) not in self._notes:
+            self._notes.append(loss)
 
     def _close_torn(self, data: bytes) -> None:
         """End the line that the file ends with, so that it counts as one, whatever it holds."""
@@ -309,12 +358,16 @@ class Journal:
         self._sync_what_is_new()
 
     def _sync_what_is_new(self) -> None:
-        if not self._unsynced:
+        new = self._added - self._synced
+        if not new:
             return
-        self._unsynced = False
+        self._synced += new
+        if self._counted is not None:
+            self._counted(new)
         try:
             self._look_for_folder()
-            with self._mutex:
+            with self._turns.alone():
+                self._sized = False
                 descriptor = os.dup(self._file)
             try:
                 if self._durable:

@@ -40,13 +40,17 @@ _LONGEST = 2000
 
 _FILE = re.compile(r"[0-9]{8}-[0-9]{4}-[0-9]{2}-[0-9]{2}\.ndjson", re.ASCII)
 _HEAD = re.compile(
-    rb"([0-9]{8}-[0-9]{4}-[0-9]{2}-[0-9]{2}\.ndjson) ([0-9]+) ([0-9]+) ([0-9a-f]{64})\n *", re.ASCII
+    rb"([0-9]{8}-[0-9]{4}-[0-9]{2}-[0-9]{2}\.ndjson) ([0-9]+) ([0-9]+) ([0-9a-f]{64})\n *\+?", re.ASCII
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One request: who asked for what, and how it was answered.
+class Entry(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={"patients": "patient", "request_id": "request"},
+):
+    """One request: who asked for what, and how it was answered; its members are those of a line.
 
     `principal` is a name, `agent` the issuer, subject and client behind it; `interaction` FHIR's code (`read`,
     `search-type`, `$everything`), `status` that of HTTP. `patients` are ids of the Patients whose data was given out,
@@ -101,25 +105,7 @@ def parse_head(data: bytes) -> Head | None:
 # Lines. In the bytes of a line its line feed is included.
 
 
-class _Members(msgspec.Struct, omit_defaults=True):
-    """An entry as the members of a line, in their order."""
-
-    principal: str
-    agent: str | None = None
-    interaction: str = ""
-    type: str | None = None
-    id: str | None = None
-    version: str | None = None
-    query: str | None = None
-    patient: tuple[str, ...] = ()
-    more: bool = False
-    request: str = ""
-    status: int = 0
-    remote: str | None = None
-    purpose: str | None = None
-
-
-class _Line(_Members, kw_only=True):
+class _Line(Entry, kw_only=True, frozen=True):
     """A whole line that has an entry."""
 
     number: int
@@ -134,39 +120,24 @@ _DECODER = msgspec.json.Decoder(_Line)
 def bodies(entry: Entry) -> list[bytes]:
     """What follows the links of the chain on the lines of an entry; mostly this is one line."""
     ids = entry.patients
-    pieces = (
-        [ids[n : n + _PATIENTS] for n in range(0, len(ids), _PATIENTS)] if len(ids) > _PATIENTS else [ids]
-    )
-    return [_body(entry, piece) for piece in pieces]
+    if len(ids) <= _PATIENTS:
+        return [_body(entry)]
+    pieces = (ids[n : n + _PATIENTS] for n in range(0, len(ids), _PATIENTS))
+    return [_body(msgspec.structs.replace(entry, patients=piece)) for piece in pieces]
 
 
-def _body(entry: Entry, patients: tuple[str, ...]) -> bytes:
-    members = _Members(
-        entry.principal,
-        entry.agent,
-        entry.interaction,
-        entry.type,
-        entry.id,
-        entry.version,
-        entry.query,
-        patients,
-        entry.more,
-        entry.request_id,
-        entry.status,
-        entry.remote,
-        entry.purpose,
-    )
+def _body(entry: Entry) -> bytes:
     try:
-        data = body(members)
+        data = body(entry)
     except UnicodeEncodeError:
-        return body(_bounded(members))
-    return data if len(data) <= _LONGEST else body(_bounded(members))
+        return body(_bounded(entry))
+    return data if len(data) <= _LONGEST else body(_bounded(entry))
 
 
-def _bounded(members: _Members) -> _Members:
+def _bounded(entry: Entry) -> Entry:
     """Without texts that are too long, or that have no UTF-8."""
-    texts = {name: value for name, value in msgspec.structs.asdict(members).items() if isinstance(value, str)}
-    return msgspec.structs.replace(members, **{name: _bounded_text(text) for name, text in texts.items()})
+    texts = {name: value for name, value in msgspec.structs.asdict(entry).items() if isinstance(value, str)}
+    return msgspec.structs.replace(entry, **{name: _bounded_text(text) for name, text in texts.items()})
 
 
 def _bounded_text(text: str) -> str:
@@ -223,13 +194,13 @@ def recorded(line: bytes) -> Recorded | None:
         found.principal,
         found.interaction,
         found.status,
-        found.request,
+        found.request_id,
         found.agent,
         found.type,
         found.id,
         found.version,
         found.query,
-        found.patient,
+        found.patients,
         found.more,
         found.remote,
         found.purpose,

@@ -249,6 +249,26 @@ def test_a_killed_worker_is_replaced(own_server):
     assert set(own_server.workers()) > set(before)
 
 
+def sockets(pid: int) -> int:
+    names = (os.path.join(f"/proc/{pid}/fd", name) for name in os.listdir(f"/proc/{pid}/fd"))
+    return sum(os.path.islink(name) and os.readlink(name).startswith("socket:") for name in names)
+
+
+def test_connections_are_shared_out_among_the_workers(own_server):
+    """Eight that one worker takes leave the other's core with nothing to do."""
+    workers = own_server.workers()
+    before = [sockets(worker) for worker in workers]
+    connections = [own_server.connect() for _ in range(8)]
+    for connection in connections:
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+    taken = [sockets(worker) - count for worker, count in zip(workers, before, strict=True)]
+    for connection in connections:
+        connection.close()
+    assert sum(taken) == 8
+    assert min(taken) >= 2
+
+
 def test_workers_that_can_not_start_any_more_end_the_server(tmp_path):
     """No endless fork: after a few tries the master says why, once, and exits with 1."""
     running = start(tmp_path, "--workers", "1")

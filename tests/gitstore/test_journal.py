@@ -10,6 +10,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gitstore import Locked, StorageFailed, StorageFull, TooCostly
+from gitstore import Locked, StorageFailed, StorageFull, StoreError, TooCostly
 from gitstore.journal import appending, reading
 from gitstore.journal.appending import Journal
 from gitstore.journal.checking import check
@@ -519,6 +521,20 @@ def test_a_write_that_the_system_itself_cuts_short_is_taken_back(git_dir):
     assert texts(git_dir) == []
 
 
+def test_what_is_cut_off_under_a_running_server_is_noted_within_a_second(open_journal, git_dir):
+    journal = open_journal()
+    journal.record(read(1))
+    kept = files(git_dir)[0].stat().st_size
+    journal.record(read(2))
+    os.truncate(files(git_dir)[0], kept)
+
+    journal._sync_what_is_new()
+    journal.record(read(3))
+
+    assert [each.entry.request_id for each in entries(git_dir)] == ["r-1", "r-3"]
+    assert json.loads(lines_of(files(git_dir)[0])[2])["note"] == "lost"
+
+
 def test_a_journal_that_was_moved_away_takes_no_more_lines(open_journal, git_dir, tmp_path):
     """It would go on where nobody reads: the worker notices within a second and then refuses loudly."""
     journal = open_journal()
@@ -554,6 +570,178 @@ def test_a_closed_journal_takes_no_more_lines(open_journal):
         journal.record(READ)
 
 
+# Threads that meet
+
+
+class Crowd:
+    """Threads that record an entry each while another process has the flock, in the order in which they were begun.
+
+    The first one waits for the flock, the others for the first.
+    """
+
+    def __init__(self, journal: Journal, git_dir: str) -> None:
+        self.journal = journal
+        self.flock = os.open(folder(git_dir) / "head", os.O_RDONLY)
+        fcntl.flock(self.flock, fcntl.LOCK_EX)
+        self.failed: dict[int, StoreError] = {}
+        self.threads: list[threading.Thread] = []
+
+    def join(self, *requests: int) -> None:
+        for n in requests:
+            thread = threading.Thread(target=self._record, args=(n,))
+            self.threads.append(thread)
+            thread.start()
+            behind = len(self.threads) - 1
+            until(lambda behind=behind: self.journal._turns.waiting == behind and self._is_led())
+
+    def _is_led(self) -> bool:
+        leads = self.journal._turns.leads_at_once(False)
+        if leads:
+            self.journal._turns.pass_on()
+        return not leads
+
+    def _record(self, n: int) -> None:
+        try:
+            self.journal.record(read(n))
+        except StoreError as error:
+            self.failed[n] = error
+
+    def let_through(self) -> None:
+        os.close(self.flock)
+        self.end()
+
+    def end(self) -> None:
+        for thread in self.threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        os.sched_yield()
+
+
+def test_those_who_wait_are_written_in_one_piece_in_the_order_in_which_they_came(
+    open_journal, git_dir, monkeypatch
+):
+    """One write for all of them, and each line follows the one before."""
+    journal = open_journal()
+    journal.record(read(0))
+    sizes = []
+    really = appending._C.write
+    monkeypatch.setattr(
+        appending._C,
+        "write",
+        lambda file, data, size: sizes.append(data.count(b"\n")) or really(file, data, size),
+    )
+    crowd = Crowd(journal, git_dir)
+    crowd.join(*range(1, 9))
+
+    assert len(list(entries(git_dir))) == 1
+    crowd.let_through()
+
+    assert crowd.failed == {}
+    assert sizes == [8]
+    assert [each.entry.request_id for each in entries(git_dir)] == [f"r-{n}" for n in range(9)]
+    assert texts(git_dir) == []
+
+
+@pytest.mark.parametrize("room", [0, 1, 1000])
+def test_where_there_is_no_room_for_all_of_them_all_are_refused_and_nothing_is_left(
+    open_journal, git_dir, monkeypatch, room
+):
+    """Each hears of it, with an error of its own: nobody gives out what is not noted."""
+    disk = FullDisk(monkeypatch)
+    journal = open_journal()
+    journal.record(read(0))
+    crowd = Crowd(journal, git_dir)
+    crowd.join(1, 2, 3, 4, 5)
+    disk.room = room
+    crowd.let_through()
+
+    assert sorted(crowd.failed) == [1, 2, 3, 4, 5]
+    assert {type(error) for error in crowd.failed.values()} == {StorageFull}
+    assert len({id(error) for error in crowd.failed.values()}) == 5
+    assert [each.entry.request_id for each in entries(git_dir)] == ["r-0"]
+    assert texts(git_dir) == []
+    disk.room = 10**9
+    journal.record(read(6))
+    assert [each.entry.request_id for each in entries(git_dir)] == ["r-0", "r-6"]
+    assert texts(git_dir) == []
+
+
+def test_those_who_wait_are_written_before_the_journal_closes(open_journal, git_dir):
+    journal = open_journal()
+    crowd = Crowd(journal, git_dir)
+    crowd.join(1, 2, 3)
+    closing = threading.Thread(target=journal.close)
+    closing.start()
+    crowd.let_through()
+    closing.join(30)
+
+    assert crowd.failed == {}
+    assert [each.entry.request_id for each in entries(git_dir)] == ["r-1", "r-2", "r-3"]
+
+
+def test_those_who_come_while_it_closes_are_refused(open_journal, git_dir):
+    journal = open_journal()
+    crowd = Crowd(journal, git_dir)
+    os.close(crowd.flock)
+    with journal._turns.alone():
+        crowd.threads.append(threading.current_thread())
+        crowd.join(1, 2, 3)
+        crowd.threads.pop(0)
+        head, journal._head = journal._head, -1
+    crowd.end()
+    journal._head = head
+
+    assert {n: str(error) for n, error in crowd.failed.items()} == dict.fromkeys(
+        (1, 2, 3), "The access journal is closed."
+    )
+    assert list(entries(git_dir)) == []
+
+
+def test_when_the_one_they_wait_for_gives_up_the_next_takes_its_turn(open_journal, git_dir):
+    """Each waits for as long as it may, and none for ever."""
+    journal = open_journal(timeout=0.02)
+    journal.record(read(0))
+    other = os.open(folder(git_dir) / "head", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    failed = []
+
+    def record(n: int) -> None:
+        with pytest.raises(Locked):
+            journal.record(read(n))
+        failed.append(n)
+
+    threads = [threading.Thread(target=record, args=(n,)) for n in range(1, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sorted(failed) == [1, 2, 3, 4, 5, 6]
+    os.close(other)
+    journal.record(read(7))
+    assert [each.entry.request_id for each in entries(git_dir)] == ["r-0", "r-7"]
+
+
+def test_somebody_is_told_how_many_lines_were_added(open_journal):
+    """Once a second and at the end, for the metrics: each line once."""
+    journal = open_journal()
+    told: list[int] = []
+    journal.count_with(told.append)
+    for n in range(3):
+        journal.record(read(n))
+    journal._sync_what_is_new()
+    journal.record(read(3))
+    journal.close()
+
+    assert sum(told) == 4
+
+
 KILLED = """
 import os, signal, sys
 from gitstore.journal import appending
@@ -561,14 +749,20 @@ from gitstore.journal.lines import Entry
 journal = appending.Journal.open(sys.argv[1], durable=False)
 for n in range(5):
     journal.record(Entry("Ada", "read", 200, f"r-{n}"))
-if sys.argv[2] == "within":
-    journal._note_head = lambda head: os.kill(os.getpid(), signal.SIGKILL)
+killed = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "before":
+    journal._write = killed
+if sys.argv[2] in ("within", "begun"):
+    journal._note_head = killed
+if sys.argv[2] == "begun":
+    journal._max_file = 1
+if sys.argv[2] != "after":
     journal.record(Entry("Ada", "read", 200, "r-5"))
-os.kill(os.getpid(), signal.SIGKILL)
+killed(None)
 """
 
 
-@pytest.mark.parametrize(("when", "noted"), [("after", 5), ("within", 6)])
+@pytest.mark.parametrize(("when", "noted"), [("after", 5), ("before", 5), ("within", 6), ("begun", 5)])
 def test_a_killed_worker_takes_no_line_with_it_and_leaves_the_lock_to_others(
     open_journal, git_dir, when, noted
 ):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from api import log, tls
+from api.allocating import give_back
 from api.app import BASE_PATH
 from api.auth import host_name, is_loopback
 from api.balance import Balance
@@ -32,6 +33,7 @@ from gitstore import (
     StorageFailed,
     StoreError,
     Tokens,
+    cores,
     now,
     read_settings,
 )
@@ -90,6 +92,9 @@ def work(
 ) -> None:
     """The life of a worker, from the fork to its last answer; `folder` is for the metrics. Raises StoreError."""
     parent = os.getppid()
+    give_back()
+    if options.pin:
+        cores.keep_to_one(options.first_core + number)
     secure = tls.context(options.tls_cert, options.tls_key) if options.tls_cert else None
     metrics = Metrics.shared(folder, number) if options.root is None else ManyMetrics.shared(folder, number)
     with many(options, metrics) if isinstance(metrics, ManyMetrics) else one(options, metrics) as served:
@@ -197,6 +202,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="processes (default: one per core, %(default)s)",
     )
     parser.add_argument(
+        "--no-pin",
+        dest="pin",
+        action="store_false",
+        help="let workers move between cores; each keeps to one otherwise",
+    )
+    parser.add_argument(
         "--threads", type=positive, default=THREADS, help="of each worker (default: %(default)s)"
     )
     parser.add_argument(
@@ -216,6 +227,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="answer without credentials, too: everything, or what fhir.anonymousScope says",
     )
     options = parser.parse_args(arguments)
+    # Where there are more cores than workers, two servers need not meet on the same ones.
+    options.first_core = os.getpid()
     if options.tls_key and not options.tls_cert:
         parser.error("--tls-key needs --tls-cert")
     return options

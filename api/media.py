@@ -282,7 +282,7 @@ def _too_large(limit: int) -> TooLarge:
 
 def compress(req: Request, resp: falcon.Response) -> None:
     """Pack an answer that is worth it, for a client that takes gzip."""
-    data = resp.data
+    data = None if resp.get_header("Content-Encoding") else resp.data
     if data is None or len(data) < GZIP_FROM or not takes_gzip(req.get_header("Accept-Encoding") or ""):
         return
     resp.data = gzip.compress(data, compresslevel=_GZIP_LEVEL, mtime=0)

@@ -59,6 +59,7 @@ def init(directory: str, signing_key: str | None, json: bool) -> None:
 @option("--host", default="127.0.0.1", help="Address to listen on.")
 @option("--port", type=click.IntRange(0, 65535), default=8080, help="TCP port; 0 takes a free one.")
 @option("--workers", type=click.IntRange(1), help="Processes; by default one for each core.")
+@option("--no-pin", is_flag=True, help="Let workers move between cores; each keeps to one otherwise.")
 @option("--threads", type=click.IntRange(1), default=32, help="Threads of each process.")
 @option(
     "--queue",
@@ -82,6 +83,7 @@ def serve(
     host: str,
     port: int,
     workers: int | None,
+    no_pin: bool,
     threads: int,
     queue: int,
     tls_cert: str | None,
@@ -101,6 +103,7 @@ def serve(
     arguments += ["--tls-cert", tls_cert] if tls_cert else []
     arguments += ["--tls-key", tls_key] if tls_key else []
     arguments += ["--workers", str(workers)] if workers else []
+    arguments += ["--no-pin"] * no_pin
     arguments += ["--allow-anonymous"] * allow_anonymous
     arguments += ["--replica"] * replica
     # -P: a folder called `api` in the current one must not be taken for ours.

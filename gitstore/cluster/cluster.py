@@ -46,7 +46,7 @@ from gitstore.version import SERVER, Author, Commit
 _QUIET = 10
 """Looks of a replica, after which a primary that has written nothing looks whether it still is one."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds after a failure."""
 
 _AWAY = "The hub can't be reached"
@@ -266,19 +266,24 @@ class Cluster:
             time.sleep(_FIRST_PAUSE)
 
     def _run(self) -> None:
-        pause = 0.0
+        pause, failed = 0.0, False
         while True:
-            asked = self._wait(pause)
+            self._closing.wait(pause)
+            asked = failed or self._is_called()
             if self._closing.is_set():
                 return
+            begun = time.monotonic()
             try:
                 self._tell()
-                self._turn(asked=asked or pause > 0)
-                self._error, self._failing_since, pause = None, None, 0.0
+                self._turn(asked=asked)
+                self._error, self._failing_since, failed = None, None, False
+                # In async nobody waits: what comes meanwhile goes with the next push, and git leaves time for the server.
+                pause = 0.0 if self.is_sync else min(time.monotonic() - begun, _LONGEST_PAUSE)
             except (StoreError, OSError) as error:
                 self._error = str(error)
                 self._failing_since = self._failing_since or time.monotonic()
-                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+                pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE) if failed else _FIRST_PAUSE
+                failed = True
             with self._changed:
                 self._changed.notify_all()
 
@@ -288,11 +293,8 @@ class Cluster:
             self._told = standing
             self.on_role(standing)
 
-    def _wait(self, pause: float) -> bool:
-        """Until somebody calls, or it is time for a look. Whether somebody has called; after a failure nobody is heard for a pause."""
-        if pause:
-            self._closing.wait(pause)
-            return True
+    def _is_called(self) -> bool:
+        """Wait until somebody calls, or it is time for a look; whether somebody has called."""
         ready, _, _ = select.select([self._event, self._state.wake], [], [], self._settings.poll_interval)
         with suppress(BlockingIOError):
             os.eventfd_read(self._event)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import resource
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO
 
+from gitstore import cores
 from gitstore.errors import RepositoryDamaged
 from gitstore.git import layout
 from gitstore.git.commits import CommitObject, parse_commit
@@ -19,6 +20,9 @@ from gitstore.git.trees import differences
 _ABSENT = "0" * 40
 _MEMORY = 256 * 1024**2
 """Bytes that `git diff-tree` may take: enough for the list of some million files."""
+
+_PIECE = 50_000
+"""Commits that one `git diff-tree` compares: it keeps all that it has read, so that a long record would take up its memory."""
 
 _NAMED = b"\nFHIR-Version: "
 _FILE_MODES = ("100644", "000000")
@@ -65,6 +69,15 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
     than its message names versions of need not have all of them, and is the last.
     """
     ids = list(ids)
+    for start in range(0, len(ids), _PIECE):
+        piece = ids[start : start + _PIECE]
+        if not (yield from _walked(repository, piece, parent)):
+            return
+        parent = piece[-1]
+
+
+def _walked(repository: Repository, ids: list[str], parent: str | None) -> Generator[Step, None, bool]:
+    """The steps of some commits, by one git; returns whether these are all."""
     git = [
         "git",
         "-c",
@@ -85,13 +98,14 @@ def walk(repository: Repository, ids: Iterable[str], parent: str | None = None) 
         stderr=subprocess.DEVNULL,
         env=repository.environment,
     )
+    cores.release(process.pid)
     resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     assert process.stdin is not None
     assert process.stdout is not None
     feeder = threading.Thread(target=_feed, args=(process.stdin, ids, parent), daemon=True)
     feeder.start()
     try:
-        yield from _steps(repository, ids, parent, _all(process, _tokens(process.stdout)))
+        return (yield from _steps(repository, ids, parent, _all(process, _tokens(process.stdout))))
     finally:
         process.kill()
         process.stdout.close()
@@ -111,7 +125,7 @@ def _feed(stdin: IO[bytes], ids: list[str], parent: str | None) -> None:
 
 def _steps(
     repository: Repository, ids: list[str], parent: str | None, tokens: Iterator[str]
-) -> Iterator[Step]:
+) -> Generator[Step, None, bool]:
     try:
         token = next(tokens, None)
         for id in ids:
@@ -129,13 +143,14 @@ def _steps(
             yield Step(id, parse_commit(data), files, odd, data)
             parent = id
     except _Failed:
-        yield from _compared(repository, ids[ids.index(parent) + 1 if parent in ids else 0 :], parent)
-        return
+        rest = ids[ids.index(parent) + 1 if parent in ids else 0 :]
+        return (yield from _compared(repository, rest, parent))
     if token is not None:
         raise RepositoryDamaged(f"git diff-tree printed `{token[:80]}` where a commit was expected.")
+    return True
 
 
-def _compared(repository: Repository, ids: Iterable[str], parent: str | None) -> Iterator[Step]:
+def _compared(repository: Repository, ids: Iterable[str], parent: str | None) -> Generator[Step, None, bool]:
     """The same steps, without git, as far as the first that changes more files than it names."""
     before = bytes.fromhex(repository.commit(parent).tree) if parent else None
     for id in ids:
@@ -151,8 +166,9 @@ def _compared(repository: Repository, ids: Iterable[str], parent: str | None) ->
             odd |= one.mode not in (*_FILE_MODES, None)
         yield Step(id, commit, files, odd, data)
         if len(files) > most:
-            return
+            return False
         before = after
+    return True
 
 
 def _all(process: subprocess.Popen[bytes], tokens: Iterator[str]) -> Iterator[str]:

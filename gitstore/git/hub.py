@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 
+from gitstore import cores
 from gitstore.errors import HubUnreachable, StorageFailed
 from gitstore.git import layout
 from gitstore.git.repository import Repository, git_environment
@@ -27,7 +28,10 @@ _LONGEST = 3600.0
 _MASTER_LIVES = 60
 """Seconds that an SSH connection is kept for the next push or fetch."""
 
-_DURABLE = ("-c", "core.fsync=committed,reference")
+_LONGEST_FOLDER = 48
+"""Characters: ssh adds 58 for a socket's name, whose path may have 107."""
+
+_DURABLE = ("-c", "core.fsync=all")
 _NO_MAIN = "couldn't find remote ref"
 _REJECTED = "!\t"
 
@@ -130,6 +134,7 @@ class Hub:
             errors="replace",
             start_new_session=True,
         ) as process:
+            cores.release(process.pid)
             try:
                 out, err = process.communicate(timeout=self._patience)
             except subprocess.TimeoutExpired:
@@ -175,8 +180,9 @@ def _ssh_options(git_dir: str) -> str:
     https://man.openbsd.org/ssh_config#ControlMaster
     """
     options = ["BatchMode=yes", "ConnectTimeout=5", "ServerAliveInterval=3", "ServerAliveCountMax=2"]
-    options += ["ControlMaster=auto", f"ControlPersist={_MASTER_LIVES}"]
-    options += [f"ControlPath={runtime_folder(git_dir)}/%C"]
+    folder = runtime_folder(git_dir)
+    if len(folder) <= _LONGEST_FOLDER:
+        options += ["ControlMaster=auto", f"ControlPersist={_MASTER_LIVES}", f"ControlPath={folder}/%C"]
     return " ".join(f"-o {shlex.quote(option)}" for option in options)
 
 

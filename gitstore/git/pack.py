@@ -1,4 +1,4 @@
-"""One pack for a group of commits, made in memory. https://git-scm.com/docs/gitformat-pack
+"""One pack for a group of commits, before it is in its place. https://git-scm.com/docs/gitformat-pack
 
 A pack of our own takes one fsync where loose objects take one each, and successive states of a tree or file within
 the group are deltas of one another: 3 to 5 times fewer bytes at 8 commits a group.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 import zlib
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from array import array
+from collections.abc import Iterator
+from itertools import accumulate, chain, islice
+
+from gitstore.git.scratch import Scratch
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 _OFS_DELTA = 6
@@ -34,28 +37,26 @@ def object_id(kind: int, data: bytes) -> bytes:
     return hashlib.sha1(header + data, usedforsecurity=False).digest()
 
 
-class _Entry(NamedTuple):
-    id: bytes
-    offset: int
-    depth: int
-    chunk: bytes
-    header: int
-    """Bytes of the chunk before its zlib stream."""
-    data: bytes | None
-    """The object itself, where it may be the base of deltas while the pack is built."""
-
-
 class Pack:
-    """Objects on their way to disk. Objects that are in other packs are added all the same: those may vanish."""
+    """Objects on their way to disk. Objects that are in other packs are added all the same: those may vanish.
 
-    def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-        self._by_id: dict[bytes, _Entry] = {}
+    One thread adds; others may read meanwhile.
+    """
+
+    def __init__(self, scratch: Scratch | None = None) -> None:
+        """`scratch` is for the compressed objects; without one they are in memory."""
+        self._scratch = scratch or Scratch()
+        self._lock = threading.Lock()
+        self._numbers: dict[bytes, int] = {}
+        self._offsets = array("Q")
+        self._checksums = array("I")
+        self._bases: dict[bytes, tuple[bytes, int]] = {}
+        """Objects that may be the base of deltas while the pack is built, and how many deltas each is away from a whole one."""
         self.size = _HEADER
         """Bytes so far."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._numbers)
 
     def add(
         self,
@@ -70,70 +71,96 @@ class Pack:
 
         `region` says, where it is known, that the two are of one length and differ between these places only. What
         is not to be kept takes less memory, and is nobody's base.
+        Raises what the scratch makes of an error of the disk; then the object is not there.
         """
         id = object_id(kind, data)
-        if id in self._by_id:
+        if id in self._numbers:
             return id
         depth = 0
         header = _entry_header(kind, len(data))
         body = data
-        parent = self._by_id.get(base) if base is not None else None
-        if parent is not None and parent.data is not None and parent.depth < _MAX_DEPTH:
+        parent = self._bases.get(base) if base is not None else None
+        if base is not None and parent is not None and parent[1] < _MAX_DEPTH:
             keep = True  # what is a delta could not be unpacked by itself
-            difference = delta(parent.data, data, region)
+            difference = delta(parent[0], data, region)
             if len(difference) < len(data) // 2:
                 body = difference
-                header = _entry_header(_OFS_DELTA, len(body)) + _distance(self.size - parent.offset)
-                depth = parent.depth + 1
+                distance = self.size - self._offsets[self._numbers[base]]
+                header = _entry_header(_OFS_DELTA, len(body)) + _distance(distance)
+                depth = parent[1] + 1
         chunk = header + _compress(body)
-        entry = _Entry(id, self.size, depth, chunk, len(header), data if keep else None)
-        self._entries.append(entry)
-        self._by_id[id] = entry
-        self.size += len(chunk)
+        with self._lock:
+            self._scratch.append(chunk)
+            self._numbers[id] = len(self._numbers)
+            self._offsets.append(self.size)
+            self._checksums.append(zlib.crc32(chunk))
+            self.size += len(chunk)
+            if keep:
+                self._bases[id] = data, depth
         return id
 
     def data(self, id: bytes) -> bytes | None:
         """The object itself, None where it isn't one of these."""
-        entry = self._by_id.get(id)
-        if entry is None or entry.data is not None:
-            return None if entry is None else entry.data
-        return zlib.decompress(memoryview(entry.chunk)[entry.header :])
+        kept = self._bases.get(id)
+        if kept is not None:
+            return kept[0]
+        with self._lock:
+            number = self._numbers.get(id)
+            if number is None:
+                return None
+            end = self._offsets[number + 1] if number + 1 < len(self._offsets) else self.size
+            chunk = self._scratch.read(self._offsets[number] - _HEADER, end - _HEADER)
+        start = next(at for at, byte in enumerate(chunk, 1) if byte < 0x80)
+        return zlib.decompress(memoryview(chunk)[start:])
 
     def truncate(self, length: int) -> None:
         """Forget all objects but the first `length`: a unit of work failed."""
-        for entry in self._entries[length:]:
-            del self._by_id[entry.id]
-            self.size = min(self.size, entry.offset)
-        del self._entries[length:]
+        with self._lock:
+            for id in list(islice(self._numbers, length, None)):
+                del self._numbers[id]
+                self._bases.pop(id, None)
+            if length < len(self._offsets):
+                self.size = self._offsets[length]
+            del self._offsets[length:], self._checksums[length:]
+            self._scratch.truncate(self.size - _HEADER)
 
-    def files(self) -> tuple[str, Sequence[bytes], bytes]:
+    def close(self) -> None:
+        """Let go of all that it holds: whoever still reads finds nothing here."""
+        with self._lock:
+            self._numbers.clear()
+            self._bases.clear()
+            self._scratch.close()
+
+    def files(self) -> tuple[str, Iterator[bytes], bytes]:
         """The name (40 hex digits), the pieces of the `.pack` and the bytes of its `.idx` (version 2)."""
-        head = b"PACK" + struct.pack(">LL", 2, len(self._entries))
+        head = b"PACK" + struct.pack(">LL", 2, len(self._numbers))
         digest = hashlib.sha1(head, usedforsecurity=False)
-        for entry in self._entries:
-            digest.update(entry.chunk)
+        for piece in self._scratch.pieces():
+            digest.update(piece)
         checksum = digest.digest()
-        entries = sorted(self._entries, key=lambda entry: entry.id)
+        ids = sorted(self._numbers)
         counts = [0] * 256
-        for entry in entries:
-            counts[entry.id[0]] += 1
-        large = [entry.offset for entry in entries if entry.offset >= 2**31]
+        for id in ids:
+            counts[id[0]] += 1
+        numbers = [self._numbers[id] for id in ids]
+        offsets = [self._offsets[number] for number in numbers]
+        large = [offset for offset in offsets if offset >= 2**31]
         places = iter(range(len(large)))
         index = b"".join(
             [
                 b"\xfftOc\x00\x00\x00\x02",
                 struct.pack(">256L", *accumulate(counts)),
-                *(entry.id for entry in entries),
-                struct.pack(f">{len(entries)}L", *(zlib.crc32(entry.chunk) for entry in entries)),
+                *ids,
+                struct.pack(f">{len(ids)}L", *(self._checksums[number] for number in numbers)),
                 struct.pack(
-                    f">{len(entries)}L",
-                    *(e.offset if e.offset < 2**31 else 2**31 | next(places) for e in entries),
+                    f">{len(ids)}L",
+                    *(offset if offset < 2**31 else 2**31 | next(places) for offset in offsets),
                 ),
                 struct.pack(f">{len(large)}Q", *large),
                 checksum,
             ]
         )
-        pieces = [head, *(entry.chunk for entry in self._entries), checksum]
+        pieces = chain([head], self._scratch.pieces(), [checksum])
         return checksum.hex(), pieces, index + hashlib.sha1(index, usedforsecurity=False).digest()
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 _PIECE = 512 * 1024
-"""Bytes in memory. What a few clients write at a time is less, and never needs a file."""
+"""Bytes. What a few clients write at a time is less, and never needs a file."""
 
 
 class Scratch:
     """Grows at its end, and is cut there. Only one thread at a time may call."""
 
     def __init__(
-        self, folder: str | None = None, failure: Callable[[OSError], Exception] = lambda error: error
+        self,
+        folder: str | None = None,
+        failure: Callable[[OSError], Exception] = lambda error: error,
+        in_memory: int = _PIECE,
     ) -> None:
-        """The file will be in `folder`; without one, all stays in memory. `failure` makes what is raised of its errors."""
+        """The file will be in `folder`; without one, all stays in memory. `failure` makes what is raised of its errors.
+
+        Pieces of no more than `in_memory` bytes are not put in the file yet, nor is a single one.
+        """
+        self._in_memory = in_memory
         self._folder = folder
         self._failure = failure
         self._file: BinaryIO | None = None
@@ -26,7 +34,7 @@ class Scratch:
 
     def append(self, piece: bytes) -> None:
         """Put a piece at the end."""
-        if self._folder is not None and len(self._rest) + len(piece) > _PIECE:
+        if self._folder is not None and self._rest and len(self._rest) + len(piece) > self._in_memory:
             try:
                 self._write(self._folder)
             except OSError as error:
@@ -68,6 +76,9 @@ class Scratch:
     def _read(self, start: int, end: int) -> bytes:
         assert self._file is not None
         try:
-            return os.pread(self._file.fileno(), end - start, start)
+            found = os.pread(self._file.fileno(), end - start, start)
         except OSError as error:
             raise self._failure(error) from error
+        if len(found) != end - start:
+            raise self._failure(OSError(errno.EIO, "a file is shorter than was written"))
+        return found

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from gitstore import cores
 from gitstore.errors import StorageFailed
 from gitstore.git.pack import KEEP_TEXT
 from gitstore.git.repository import git_environment
@@ -292,6 +293,7 @@ class Upkeep:
         except OSError as error:
             raise StorageFailed(f"git can't be run: {error.strerror}.") from error
         with process:
+            cores.release(process.pid)
             with suppress(ProcessLookupError):  # it was quicker
                 os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
             output, errors = process.communicate("".join(f"{line}\n" for line in lines))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import IO
 
+from gitstore import cores
 from gitstore.errors import StorageFailed
 from gitstore.git import layout
 from gitstore.git.repository import git_environment
@@ -145,6 +146,7 @@ def _start(
         )
     except OSError as error:
         raise StorageFailed(f"git can't be run: {error.strerror}.") from error
+    cores.release(process.pid)
     with suppress(ProcessLookupError):  # it was quicker
         nice = os.getpriority(os.PRIO_PROCESS, 0) + POLITENESS
         os.setpriority(os.PRIO_PGRP, process.pid, min(nice, 19))

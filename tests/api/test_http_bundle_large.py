@@ -126,7 +126,11 @@ def test_a_large_bundle_that_is_no_json_is_refused_with_its_place(client, padded
 
 
 def test_a_transaction_takes_a_few_times_the_memory_of_its_body(client):
-    """Neither all resources as dicts, nor all files and rows, are held at once: that would be more than 20 times as much."""
+    """Neither all resources as dicts, nor all files and rows, are held at once, nor the pack and the trees of a large unit.
+
+    That would be more than 20 times as much. 20,000 entries take 5 times their body (docs/performance.md); beside these
+    few small ones the buffers are large.
+    """
     concept = {"coding": [{"system": "http://loinc.org", "code": "29463-7", "display": "Body weight"}]}
     quantity = {"value": 70.5, "unit": "kg", "system": "http://unitsofmeasure.org", "code": "kg"}
     weight = {"resourceType": "Observation", "status": "final", "code": concept, "valueQuantity": quantity}
@@ -144,4 +148,4 @@ def test_a_transaction_takes_a_few_times_the_memory_of_its_body(client):
     tracemalloc.stop()
 
     assert response.status_code == 200
-    assert peak < 14 * len(body)
+    assert peak < 8 * len(body)

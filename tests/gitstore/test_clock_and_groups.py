@@ -18,6 +18,7 @@ from gitstore import (
     Create,
     Locked,
     Settings,
+    Snapshot,
     StorageFull,
     Store,
     StoreError,
@@ -62,6 +63,28 @@ def test_last_updated_increases_whatever_the_clock_does(record, ada, times, expe
 
         assert [version.last_updated - START for version in made if version] == expected
         assert list(store.verify()) == []
+
+
+def test_units_so_large_that_little_is_kept_of_them_share_a_group(store, ada):
+    """What comes after them builds on their trees, which are only on their way to disk, and nothing on one that failed."""
+
+    def large(id: str) -> Update:
+        resource = {"resourceType": "Binary", "id": id, "contentType": "text/plain", "data": "AAAA" * 400_000}
+        return Update(ResourceId("Binary", id), resource)
+
+    def refuse(snapshot: Snapshot) -> None:
+        raise Locked(f"{snapshot.read(ResourceId('Binary', 'b'))} may not be there.")
+
+    units = [Unit([large("a")], ada), Unit([update()], ada)]
+    units.append(Unit([large("b"), Ask(refuse)], ada, interaction="transaction"))
+    units += [Unit([large("c")], ada), Unit([update(language="en")], ada)]
+    results = store.commit_each(units)
+
+    assert [isinstance(result, Locked) for result in results] == [False, False, True, False, False]
+    snapshot = store.snapshot()
+    assert [snapshot.newest(ResourceId("Binary", id)) is not None for id in "abc"] == [True, False, True]
+    assert snapshot.read(PATIENT).version_id == 2
+    assert list(store.verify()) == []
 
 
 def test_many_threads_write_and_every_version_is_there(store, ada):

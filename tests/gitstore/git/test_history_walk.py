@@ -145,6 +145,30 @@ def test_a_walk_may_be_left_early(record, git):
     assert len(ids) == 3000
 
 
+def test_a_long_walk_is_one_of_several_gits(record, git, plain, monkeypatch):
+    """Each keeps what it has read. A step that can't be read whole is the last, whichever git comes to it."""
+    ids = [plain.commit({"a": "100644"})]
+    for number in range(6):
+        ids.append(plain.commit({"a": "100644", f"b{number}": "100644"}, ids[-1]))
+    whole = steps(record, ids)
+    monkeypatch.setattr(history, "_PIECE", 3)
+    started: list[int] = []
+    walked = history._walked
+    monkeypatch.setattr(
+        history, "_walked", lambda one, ids, parent: started.append(len(ids)) or walked(one, ids, parent)
+    )
+
+    assert steps(record, ids) == whole
+    assert started == [3, 3, 1]
+    assert steps(record, ids[3:], ids[2]) == whole[3:]
+
+    monkeypatch.setattr(history, "_walked", history._compared)
+    many = plain.commit({f"c{number}": "100644" for number in range(40)}, ids[-1])
+    after = plain.commit({"a": "100644"}, many)
+    last = plain.commit({"a": "100644"}, after)
+    assert [id for id, _, _ in steps(record, [*ids, many, after, last])][-1] == many
+
+
 def test_a_commit_that_is_not_there_is_damage(record):
     with pytest.raises(RepositoryDamaged):
         list(walk(Repository(record), ["1" * 40]))

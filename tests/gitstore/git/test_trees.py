@@ -142,6 +142,20 @@ def test_trees_that_were_dropped_from_memory_are_read_again():
     assert len(small.trees._cache) < 4 < len(large.trees._cache)
 
 
+def test_trees_that_are_not_to_be_kept_are_the_same_and_leave_no_trace(bare, git_in):
+    """Those of a very large unit of work would push out what is read."""
+    memory, pack = Memory(), Pack()
+    tree = memory.edit(None, {"a/b/c": BLOBS[0], "d/e": BLOBS[1]})
+    known = list(memory.trees._cache)
+
+    new = memory.trees.edit(tree, nest({"a/b/x": BLOBS[2], "d/e": None}), pack, keep=False)
+
+    assert new is not None
+    assert new.hex() == tree_of_git(git_in(bare), {"a/b/c": BLOBS[0], "a/b/x": BLOBS[2]})
+    assert sorted(memory.trees._cache) == sorted(known)
+    assert pack.data(new) is not None
+
+
 def test_a_path_below_a_file_of_the_same_edit_is_a_mistake_of_the_caller():
     with pytest.raises(AssertionError, match="below a file"):
         nest({"a": BLOBS[0], "a/b": BLOBS[0]})

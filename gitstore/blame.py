@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-from gitstore.fhir import Resource
 from gitstore.fhir.alignment import matched
 from gitstore.fhir.compare import SERVER_ELEMENTS, Steps
 from gitstore.fhir.element_paths import element_path
 from gitstore.fhir.ids import ResourceId, VersionId
-from gitstore.fhir.json import Number, loads_trusted
+from gitstore.fhir.json import Number, dumps_pretty, loads_trusted
 from gitstore.search.versions import Cursor
 from gitstore.snapshot import Snapshot
 from gitstore.version import Version
@@ -46,13 +45,12 @@ def blame(
     """
     last = snapshot.read(resource_id) if version_id is None else snapshot.vread(resource_id, version_id)
     life = _life(snapshot, last)
-    resource: Resource = {}
-    origin: _Origin = {}
+    elements: dict[bytes, _Element] = {}
     for version in life:
-        found = _told(loads_trusted(snapshot.body(version)))
-        origin = carried(resource, origin, found, version.version_id)
-        resource = found
+        elements = _after(elements, snapshot.body(version), version.version_id)
     named: dict[int, Version] = {version.version_id: version for version in life}
+    resource = {each.name: each.value for each in elements.values()}
+    origin = {each.name: each.origin for each in elements.values()}
     whole = {"resourceType": resource_id.type, **resource}
     for steps, value, number in _leaves((), resource, origin):
         yield Blamed(element_path(whole, steps), steps, value, named[number])
@@ -74,11 +72,47 @@ def _life(snapshot: Snapshot, last: Version) -> list[Version]:
     return [found[0], *(later for earlier, later in pairwise(found) if earlier.blob != later.blob)]
 
 
-def _told(resource: Resource) -> Resource:
-    told = {name: value for name, value in resource.items() if name not in ("resourceType", "id")}
-    if isinstance(told.get("meta"), dict):
-        told["meta"] = {name: value for name, value in told["meta"].items() if name not in SERVER_ELEMENTS}
-    return told
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """An element of the resource itself, such as Patient.name, with all that is in it."""
+
+    name: str
+    value: Any
+    origin: _Origin
+
+
+def _after(elements: dict[bytes, _Element], body: bytes, number: int) -> dict[bytes, _Element]:
+    """The elements of a version, by their bytes, from those of the version before it: most versions change one or two,
+    and what has the same bytes need not be looked into.
+    """
+    found: dict[bytes, _Element] = {}
+    before = {each.name: each for each in elements.values()}
+    for piece in _pieces(body):
+        if piece.startswith((b'resourceType": ', b'id": ')):
+            continue
+        known = elements.get(piece)
+        if known is None:
+            ((name, value),) = loads_trusted(b'{"%b}' % piece).items()
+            if name == "meta" and isinstance(value, dict):
+                value = {key: each for key, each in value.items() if key not in SERVER_ELEMENTS}
+            old = before.get(name)
+            known = _Element(
+                name,
+                value,
+                _all_from(value, number) if old is None else carried(old.value, old.origin, value, number),
+            )
+        found[piece] = known
+    return found
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    """The elements of a resource, each from behind its first quotation mark on, as the stored form prints them: no other
+    lines begin with just two spaces and a quotation mark.
+    """
+    begin, end = b'{\n  "', b"\n}\n"
+    if not (body.startswith(begin) and body.endswith(end)):
+        body = dumps_pretty(loads_trusted(body))
+    return body[len(begin) : -len(end)].split(b',\n  "')
 
 
 def carried(old: Any, origin: _Origin, new: Any, number: int) -> _Origin:

@@ -17,9 +17,10 @@ from gitstore.git.repository import Repository
 from gitstore.search import integrity, select, versions
 from gitstore.search.filters import All, OfTypes, Query
 from gitstore.search.index import Connection
+from gitstore.search.periods import Period
 from gitstore.search.rows import Rows
 from gitstore.search.sight import NOTHING, patient_of
-from gitstore.search.versions import Cursor, Period
+from gitstore.search.versions import Cursor
 from gitstore.seeing import Seeing
 from gitstore.snapshot import HistoryPage, Snapshot, cursor_of
 from gitstore.version import Commit, Version

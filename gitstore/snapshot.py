@@ -12,10 +12,11 @@ from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.dates import format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import Repository
-from gitstore.search import index, integrity, spans, versions
+from gitstore.search import index, integrity, periods, spans, versions
 from gitstore.search.index import Connection
+from gitstore.search.periods import Period
 from gitstore.search.rows import Rows
-from gitstore.search.versions import Cursor, Period
+from gitstore.search.versions import Cursor
 from gitstore.version import Author, Commit, Version
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ Noted: TypeAlias = Callable[[Version, bytes], None]
 class HistoryPage:
     """Versions of a history, newest first; `total` counts all pages. The cursors lead to the pages beside it.
 
-    Who sees a part of the record only is not always told a total: it would take too much work.
+    There is not always a total for who sees a part of the record only, nor for those of much that somebody wrote, or that
+    was made since an instant, which were current in a later period: it would take too much work.
     """
 
     versions: list[Version]
@@ -119,6 +121,7 @@ class Snapshot:
         """
         connection = self._connect()
         period = replace(self._period(connection, since, at), author=author)
+        total: int | None
         # One more than asked for shows whether there is another page.
         if isinstance(scope, ResourceId):
             self._check_known(scope, versions.newest(connection, scope, self.commit.sequence))
@@ -241,7 +244,7 @@ class Snapshot:
 
     def counts(self) -> dict[str, int]:
         """How many resources there are and not deleted, by type; types without any are left out."""
-        return versions.counts(self._connect(), self.commit.sequence)
+        return periods.counts(self._connect(), self.commit.sequence)
 
     def changes(self, commit: Commit) -> list[Version]:
         """What a commit changed, in the order of its trailers; not what was purged of it."""

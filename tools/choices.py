@@ -140,7 +140,7 @@ CHOICES = (
     ),
     Choice(
         "Pages",
-        "50 entries, at most 1,000; `total` is exact; later pages show nothing that was written since the first",
+        "50 entries, at most 1,000; `total` is exact, or left out where it would take counting very many versions; later pages show nothing that was written since the first",
         "whoever follows the links sees each match once, whatever others write",
         rows=("12a.4", "12a.7", "15.13"),
     ),

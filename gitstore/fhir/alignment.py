@@ -117,6 +117,9 @@ def _between(
 ) -> Iterator[Pair]:
     """The pairs of a gap: what is equal at its ends, then within, then what is most alike."""
     olds, news = gap
+    if not (olds and news):  # as most gaps are: mostly one element changes
+        yield from (_placed(pair, gap) for pair in _in_order(olds, news))
+        return
     left, right = [before[i] for i in olds], [after[j] for j in news]
     head = _common(left, right)
     tail = _common(left[head:][::-1], right[head:][::-1])
@@ -145,7 +148,7 @@ def _inside(
     gap: _Gap,
 ) -> Iterator[Pair]:
     olds, news = gap
-    if len(olds) * len(news) > _LARGEST_TABLE:
+    if not (olds and news) or len(olds) * len(news) > _LARGEST_TABLE:
         pairs: Sequence[Pair] = _in_order(olds, news)
         yield from (_placed(pair, gap) for pair in pairs)
         return

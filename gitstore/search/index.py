@@ -21,7 +21,7 @@ from gitstore.search.parameters import Registry, registry_of
 from gitstore.search.rows import TYPE_NUMBERS, Rows
 from gitstore.version import Author, Change, Commit, Purged, Verb, Version
 
-SCHEMA = 3
+SCHEMA = 4
 """Of schema.sql; an index of another schema is made anew."""
 VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
 
@@ -29,6 +29,8 @@ Connection: TypeAlias = sqlite3.Connection
 """To be handed on; only this room calls it."""
 
 _NAME = "index.sqlite"
+_ROOM = 65_536
+"""KiB of an index that are kept in memory while it is made."""
 _NOT_SEARCHABLE = "none"
 _IN_VALUES = ", ".join("?" * len(VALUES))
 _P = ParamSpec("_P")
@@ -244,6 +246,8 @@ class Generation:
         self._old = old
         self._in_use = False
         self.connection = _connect(os.path.join(folder, name), create=True)
+        # All is one transaction: what there is no room for goes to the disk each time that it changes.
+        self.connection.execute(f"PRAGMA cache_size = -{_ROOM}")
         self.connection.executescript(_schema())
         self.connection.execute(f"PRAGMA user_version = {SCHEMA}")
         self.connection.execute("BEGIN")
@@ -410,6 +414,7 @@ def apply(
     execute = connection.execute
     # All that can be refused is refused before the first row is written.
     standing = [_standing(connection, change, commit.id) for change in changes]
+    author = _author_key(connection, commit.author)
     execute(
         """INSERT INTO commits VALUES
         (?, ?, ?, ?, ?, ?, ?, ? + coalesce((SELECT versions FROM commits WHERE sequence = ?), 0))""",
@@ -418,7 +423,7 @@ def apply(
             bytes.fromhex(commit.id),
             commit.last_updated,
             commit.interaction,
-            _author_key(connection, commit.author),
+            author,
             commit.request_id,
             str(commit.idempotency) if commit.idempotency else None,
             len(changes) - len(purged),
@@ -431,16 +436,22 @@ def apply(
         key, created = _advance(connection, stands, change, commit.sequence, deleted=blob is None)
         is_purged = change.resource_id in purged
         keys.append((key, stands[1]))
+        ordinal, known, present = execute(_COUNTED, (type,)).fetchone() or (0, 0, 0)
+        (authored,) = execute(_AUTHORED, (author, type)).fetchone() or (0,)
+        counts = not is_purged
         execute(
-            """INSERT INTO versions VALUES (?1, ?2, ?3, ?4, ?5, (?9 IS NULL) + coalesce(
-              (SELECT ordinal FROM versions WHERE type = ?5 ORDER BY sequence DESC, position DESC LIMIT 1), 0),
-            ?6, ?7, ?8, ?9)""",
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
                 change.version_id,
                 commit.sequence,
                 position,
                 type,
+                author,
+                ordinal + counts,
+                authored + counts,
+                known + (change.version_id == 1),
+                present + (blob is not None) - stands[2],
                 VERBS.index(change.verb),
                 created,
                 bytes.fromhex(blob) if blob else None,
@@ -458,8 +469,16 @@ def apply(
     return made
 
 
-def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tuple[int | None, bool]:
-    """The key of the resource, None for a new one, and whether it is deleted. Raises RepositoryDamaged."""
+_COUNTED = """SELECT ordinal, known, present FROM versions WHERE type = ?
+ORDER BY sequence DESC, position DESC LIMIT 1"""
+_AUTHORED = """SELECT authored FROM versions WHERE author = ? AND type = ?
+ORDER BY sequence DESC, position DESC LIMIT 1"""
+
+
+def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tuple[int | None, bool, bool]:
+    """The key of the resource, None for a new one, whether it is deleted, and whether it has a file: once it has been
+    purged neither is so. Raises RepositoryDamaged.
+    """
     row = connection.execute(
         "SELECT key, version, deleted FROM resources WHERE type = ? AND id = ?",
         (TYPE_NUMBERS[change.resource_id.type], change.resource_id.id),
@@ -470,7 +489,7 @@ def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tu
             f"Commit {commit} makes version {change.version_id} of {change.resource_id}, whose last one is {version}.",
             commit,
         )
-    return key, key is None or (bool(deleted) and not _was_there(connection, key, version))
+    return key, key is None or (bool(deleted) and not _was_there(connection, key, version)), not deleted
 
 
 def _was_there(connection: sqlite3.Connection, key: int, version: int) -> bool:
@@ -512,14 +531,14 @@ def note_purged(connection: sqlite3.Connection, commit: Commit, purged: Iterable
 
 def _advance(
     connection: sqlite3.Connection,
-    standing: tuple[int | None, bool],
+    standing: tuple[int | None, bool, bool],
     change: Change,
     sequence: int,
     *,
     deleted: bool,
 ) -> tuple[int, bool]:
     """Move a resource to its next version: its key, and whether it was not there before."""
-    key, was_deleted = standing
+    key, was_deleted, _ = standing
     if key is None:
         cursor = connection.execute(
             "INSERT INTO resources (type, id, version, deleted, sequence) VALUES (?, ?, ?, ?, ?)",

@@ -46,16 +46,21 @@ CREATE TABLE versions (
   sequence INTEGER NOT NULL REFERENCES commits,
   position INTEGER NOT NULL,         -- among the versions of its commit, from 0
   type     INTEGER NOT NULL,
+  author   INTEGER NOT NULL REFERENCES authors,  -- that of the commit
   ordinal  INTEGER NOT NULL,         -- this is the n-th version of its type
+  authored INTEGER NOT NULL,         -- and the n-th of its type by its author
+  known    INTEGER NOT NULL,         -- so many resources of its type have had a version by now,
+  present  INTEGER NOT NULL,         -- and so many of them are there
   verb     INTEGER NOT NULL,         -- 0 POST, 1 PUT, 2 DELETE
   created  INTEGER NOT NULL,         -- 1 where nothing current was there before
   blob     BLOB,                     -- 20 bytes; NULL for a deletion, and for what was purged
   purged   INTEGER,                  -- the sequence of the commit that says so, 0 where none does; NULL for most.
-                                     -- Such a version counts in neither `ordinal` nor commits.versions
+                                     -- Such a version counts in neither `ordinal`, `authored` nor commits.versions
   PRIMARY KEY (resource, version)
 ) STRICT, WITHOUT ROWID;
 
-CREATE UNIQUE INDEX versions_by_type ON versions (type, sequence, position, ordinal);
+CREATE UNIQUE INDEX versions_by_type ON versions (type, sequence, position);
+CREATE UNIQUE INDEX versions_by_author ON versions (author, type, sequence, position);
 CREATE INDEX versions_purged ON versions (resource, version) WHERE purged IS NOT NULL;
 CREATE UNIQUE INDEX versions_by_commit ON versions (sequence, position);
 

@@ -30,12 +30,29 @@ _CHECKS = {
     "it was purged, and something of it is there": """
         SELECT v.type, r.id, v.version FROM versions v JOIN resources r ON r.key = v.resource
         WHERE v.purged IS NOT NULL AND v.blob IS NOT NULL""",
+    "a version of it has another author than its commit": """
+        SELECT v.type, r.id, v.version FROM versions v JOIN resources r ON r.key = v.resource
+        JOIN commits c ON c.sequence = v.sequence WHERE v.author <> c.author""",
     "it is miscounted among the versions of its type": """
         SELECT type, id, version FROM (
           SELECT v.type, r.id, v.version, v.ordinal,
             sum(v.purged IS NULL) OVER (PARTITION BY v.type ORDER BY v.sequence, v.position) AS counted
           FROM versions v JOIN resources r ON r.key = v.resource)
         WHERE ordinal <> counted""",
+    "it is miscounted among the versions of its type by its author": """
+        SELECT type, id, version FROM (
+          SELECT v.type, r.id, v.version, v.authored,
+            sum(v.purged IS NULL) OVER (PARTITION BY v.author, v.type ORDER BY v.sequence, v.position) AS counted
+          FROM versions v JOIN resources r ON r.key = v.resource)
+        WHERE authored <> counted""",
+    "the resources of its type up to it are miscounted": """
+        SELECT type, id, version FROM (
+          SELECT v.type, r.id, v.version, v.known, v.present, sum(v.version = 1) OVER earlier AS counted,
+            sum((v.blob IS NOT NULL) - (b.blob IS NOT NULL)) OVER earlier AS there
+          FROM versions v JOIN resources r ON r.key = v.resource
+          LEFT JOIN versions b ON b.resource = v.resource AND b.version = v.version - 1
+          WINDOW earlier AS (PARTITION BY v.type ORDER BY v.sequence, v.position))
+        WHERE (known, present) <> (counted, there)""",
     "the versions up to it are miscounted": """
         SELECT NULL, sequence, 'commit' FROM (
           SELECT c.sequence, c.versions, sum(count(v.version)) OVER (ORDER BY c.sequence) AS counted

@@ -5,7 +5,6 @@ The span is a range of sequences, so nothing is walked but the versions in it.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,28 +38,33 @@ def spans(
 
     Left out is what was absent at both. Of all types where none is given; `cursor` is the place of the last one before.
     """
-    conditions = ""
-    if types:
-        conditions += " AND v.type IN (SELECT value FROM json_each(:types))"
-    if cursor is not None:
-        conditions += " AND (v.sequence, v.position) < (:sequence, :position)"
-    rows = connection.execute(
-        f"""SELECT r.type, r.id, coalesce((SELECT o.version FROM versions o WHERE o.resource = v.resource
-              AND o.version < v.version AND o.sequence <= :after ORDER BY o.version DESC LIMIT 1), 0), v.version
-        FROM versions v JOIN resources r ON r.key = v.resource
-        WHERE v.sequence > :after AND v.sequence <= :upto AND v.purged IS NULL {conditions}
-          AND NOT EXISTS (SELECT 1 FROM versions n
-            WHERE n.resource = v.resource AND n.version = v.version + 1 AND n.sequence <= :upto)
-          AND (v.blob IS NOT NULL OR (SELECT o.blob IS NOT NULL FROM versions o WHERE o.resource = v.resource
-            AND o.version < v.version AND o.sequence <= :after ORDER BY o.version DESC LIMIT 1))
-        ORDER BY v.sequence DESC, v.position DESC LIMIT :count""",
-        {
-            "after": after,
-            "upto": upto,
-            "types": json.dumps([TYPE_NUMBERS[type] for type in types]),
-            "sequence": cursor.first if cursor else 0,
-            "position": cursor.second if cursor else 0,
-            "count": count,
-        },
-    )
-    return [Span(ResourceId(RESOURCE_TYPES[type], id), first, last) for type, id, first, last in rows]
+    conditions = "" if cursor is None else " AND (v.sequence, v.position) < (:sequence, :position)"
+    values = {
+        "after": after,
+        "upto": upto,
+        # No index is entered by a pair: without a bound of its own all that lies before the page would be read.
+        "newest": upto if cursor is None else min(upto, cursor.first),
+        "sequence": cursor.first if cursor else 0,
+        "position": cursor.second if cursor else 0,
+        "count": count,
+    }
+    rows: list[tuple[int, int, int, str, int, int]] = []
+    # One type after the other: of each an index has the versions in the order of time.
+    for part in [f" AND v.type = {TYPE_NUMBERS[type]}" for type in dict.fromkeys(types)] or [""]:
+        rows += connection.execute(_SPANS.format(conditions=conditions + part), values)
+    rows.sort(reverse=True)
+    return [
+        Span(ResourceId(RESOURCE_TYPES[type], id), first, last) for *_, type, id, first, last in rows[:count]
+    ]
+
+
+_SPANS = """SELECT v.sequence, v.position, v.type, r.id, coalesce((SELECT o.version FROM versions o
+  WHERE o.resource = v.resource AND o.version < v.version AND o.sequence <= :after ORDER BY o.version DESC LIMIT 1), 0),
+  v.version
+FROM versions v JOIN resources r ON r.key = v.resource
+WHERE v.sequence > :after AND v.sequence <= :newest AND v.purged IS NULL {conditions}
+  AND NOT EXISTS (SELECT 1 FROM versions n
+    WHERE n.resource = v.resource AND n.version = v.version + 1 AND n.sequence <= :upto)
+  AND (v.blob IS NOT NULL OR (SELECT o.blob IS NOT NULL FROM versions o WHERE o.resource = v.resource
+    AND o.version < v.version AND o.sequence <= :after ORDER BY o.version DESC LIMIT 1))
+ORDER BY v.sequence DESC, v.position DESC LIMIT :count"""

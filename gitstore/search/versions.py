@@ -15,20 +15,22 @@ from typing import Any
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.search import periods
 from gitstore.search.index import VERBS, storage_errors
+from gitstore.search.periods import Period
 from gitstore.search.rows import TYPE_NUMBERS
 from gitstore.version import Author, Commit, Idempotency, Version
 
 _COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id, c.idempotency"
 _SELECT_COMMIT = f"SELECT {_COMMIT} FROM commits c JOIN authors a ON a.key = c.author"
 _VERSION = f"r.type, r.id, v.version, v.verb, v.created, v.blob, v.position, v.purged, {_COMMIT}"
-_SEQUENCE = 8
-"""The place of c.sequence in a row of these."""
+_POSITION, _SEQUENCE = 6, 8
+"""The places of v.position and c.sequence in a row of these."""
 _FROM = """
 FROM versions v JOIN resources r ON r.key = v.resource
 JOIN commits c ON c.sequence = v.sequence JOIN authors a ON a.key = c.author"""
 _SELECT = f"SELECT {_VERSION} {_FROM}"
-_BY_AUTHOR = "c.author IN (SELECT key FROM authors WHERE name = :author OR email = :author)"
+_BY_AUTHOR = "+v.author IN (SELECT key FROM authors WHERE name = :author OR email = :author)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +60,6 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 19
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
-    """Which versions of a history are meant, by sequence, both ends included.
-
-    With `current` those that were current at some time in it: also what was in force when it began, but for versions
-    made before `since`. With `author`, a name or a mail address, only what they wrote.
-    """
-
-    first: int
-    last: int
-    current: bool = False
-    since: int = 1
-    author: str | None = None
-
-
 # Commits
 
 
@@ -88,6 +75,15 @@ def commit_at(connection: sqlite3.Connection, sequence: int) -> Commit | None:
     """The commit of this sequence."""
     row = connection.execute(f"{_SELECT_COMMIT} WHERE c.sequence = ?", (sequence,)).fetchone()
     return _commit(row) if row else None
+
+
+@storage_errors
+def has_commit(connection: sqlite3.Connection, id: str, after: int) -> bool:
+    """Whether a commit is among those after a sequence, which are looked at one by one."""
+    rows = connection.execute(
+        "SELECT 1 FROM commits WHERE sequence > ? AND id = ?", (after, bytes.fromhex(id))
+    )
+    return rows.fetchone() is not None
 
 
 @storage_errors
@@ -273,18 +269,6 @@ def current(
     return [_version(row) for row in rows]
 
 
-@storage_errors
-def counts(connection: sqlite3.Connection, upto: int) -> dict[str, int]:
-    """How many resources of each type are there and not deleted."""
-    rows = connection.execute(
-        """SELECT type, sum(blob IS NOT NULL) FROM
-             (SELECT type, blob, max(version) FROM versions WHERE sequence <= ? GROUP BY resource)
-           GROUP BY type ORDER BY type""",
-        (upto,),
-    )
-    return {RESOURCE_TYPES[type]: count for type, count in rows if count}
-
-
 # Histories
 
 
@@ -323,47 +307,37 @@ def history(
     cursor: Cursor | None,
     count: int,
     resources: Sequence[int] | None = None,
-) -> tuple[list[Version], int]:
+) -> tuple[list[Version], int | None]:
     """A page of a type's history or of everything, newest first, and how many versions there are in all.
 
-    `resources` are keys of the index: of these alone, then, and the number is still that of all.
+    `resources` are keys of the index: of these alone, then, and the number is still that of all. It is None where it
+    would take too long to tell.
     """
-    conditions, order = ["v.sequence <= :last", "v.purged IS NULL"], "DESC"
-    if period.current:
-        # In force when the period began: the next version, if any, came later than that.
-        conditions.append(
-            "(v.sequence >= :first OR NOT EXISTS (SELECT 1 FROM versions n WHERE n.resource = v.resource"
-            " AND n.version = v.version + 1 AND n.sequence < :first))"
-        )
-        conditions.append("v.sequence >= :since")
-    else:
-        conditions.append("v.sequence >= :first")
-    values: dict[str, object] = {
+    conditions, order = [periods.IN_PERIOD, "v.purged IS NULL"], "DESC"
+    values: dict[str, Any] = {
+        "oldest": period.oldest,
         "first": period.first,
         "last": period.last,
-        "since": period.since,
         "count": count,
     }
-    if type is not None:
-        conditions.append("v.type = :type")
-        values["type"] = TYPE_NUMBERS.get(type)
-    if period.author is not None:
-        conditions.append(_BY_AUTHOR)
-        values["author"] = period.author
-    selected = " AND ".join(conditions)
-    is_counted = period.current or period.author is not None
-    total = _count(connection, selected, values) if is_counted else _total(connection, type, period)
     if resources is not None:
-        selected += " AND v.resource IN (SELECT value FROM json_each(:resources))"
+        conditions.append("v.resource IN (SELECT value FROM json_each(:resources))")
         values["resources"] = json.dumps(list(resources))
     if cursor is not None:
-        selected += f" AND (v.sequence, v.position) {'>' if cursor.newer else '<'} (:sequence, :position)"
+        conditions.append(f"(v.sequence, v.position) {'>' if cursor.newer else '<'} (:sequence, :position)")
         values |= {"sequence": cursor.first, "position": cursor.second}
+        # No index is entered by a pair: without a bound of its own all that lies before the page would be read.
+        bound, nearer = ("oldest", max) if cursor.newer else ("last", min)
+        values[bound] = nearer(values[bound], cursor.first)
         order = "ASC" if cursor.newer else "DESC"
-    rows = connection.execute(
-        f"{_SELECT} WHERE {selected} ORDER BY v.sequence {order}, v.position {order} LIMIT :count", values
-    )
-    return _newest_first(rows, order), total
+    rows: list[Any] = []
+    parts = periods.parts(connection, type, period.author)
+    for part in parts:
+        where = " AND ".join([periods.condition(part), *conditions])
+        query = f"{_SELECT} WHERE {where} ORDER BY v.sequence {order}, v.position {order} LIMIT :count"
+        rows += connection.execute(query, values)
+    rows.sort(key=lambda row: (row[_SEQUENCE], row[_POSITION]), reverse=order == "DESC")
+    return _newest_first(rows[:count], order), periods.total(connection, period, parts)
 
 
 def _purged(connection: sqlite3.Connection, resource_id: ResourceId, first: int, last: int) -> int:
@@ -379,28 +353,9 @@ def _count(connection: sqlite3.Connection, selected: str, values: Mapping[str, o
     return int(connection.execute(f"SELECT count(*) {_FROM} WHERE {selected}", values).fetchone()[0])
 
 
-def _newest_first(rows: sqlite3.Cursor, order: str) -> list[Version]:
+def _newest_first(rows: Iterable[Sequence[Any]], order: str) -> list[Version]:
     found = [_version(row) for row in rows]
     return found if order == "DESC" else found[::-1]
-
-
-def _total(connection: sqlite3.Connection, type: str | None, period: Period) -> int:
-    """How many versions a period made, from the running counts at its two ends."""
-    if period.last < period.first:
-        return 0
-    if type is None:
-        query = "SELECT versions FROM commits WHERE sequence <= :upto ORDER BY sequence DESC LIMIT 1"
-    else:
-        query = (
-            "SELECT ordinal FROM versions WHERE type = :type AND sequence <= :upto"
-            " ORDER BY sequence DESC, position DESC LIMIT 1"
-        )
-    number = TYPE_NUMBERS.get(type or "")
-    last, before = (
-        (connection.execute(query, {"upto": sequence, "type": number}).fetchone() or (0,))[0]
-        for sequence in (period.last, period.first - 1)
-    )
-    return int(last - before)
 
 
 def _last_version(connection: sqlite3.Connection, resource_id: ResourceId, upto: int) -> int:

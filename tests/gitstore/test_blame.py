@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gitstore import Author, Delete, Gone, NotFound, Store, Update
-from gitstore.blame import blame, carried
+from gitstore.blame import _after, blame, carried
 from gitstore.fhir import json
 from gitstore.fhir.alignment import matched
 from gitstore.fhir.compare import same
@@ -176,6 +176,21 @@ def test_blame_is_the_version_of_the_last_change(versions: list[Any]) -> None:
 
     for steps in all_of((), versions[-1]):
         assert at(origin, steps) == looked_back(versions, steps), steps
+
+
+@given(st.lists(contents, min_size=1, max_size=6), st.booleans())
+@settings(deadline=None)
+def test_what_has_the_same_bytes_is_not_looked_into(versions: list[Any], stored: bool) -> None:
+    """Going by the bytes of each element tells the same, whether or not a file is in the stored form."""
+    elements: dict[bytes, Any] = {}
+    for number, version in enumerate(versions, 1):
+        meta = {"versionId": str(number), "lastUpdated": "2026-01-05T08:47:00Z"}
+        whole = {"resourceType": "Basic", "id": "b", "meta": meta, **version}
+        elements = _after(elements, json.dumps_pretty(whole) if stored else json.dumps(whole), number)
+
+    assert [each.name for each in elements.values()] == ["meta", *versions[-1]]
+    found = {each.name: each.origin for each in elements.values() if each.name != "meta"}
+    assert found == carried_on(versions)
 
 
 rows = st.lists(

@@ -86,10 +86,9 @@ def test_changes_are_the_difference_of_the_states(
                 for net in found:
                     before = old.get(net.version.resource_id)
                     assert (net.before.version_id if net.before else None) == before
-                types = {
-                    net.version.resource_id.type for net in all_changes(snapshot, after, types=["Basic"])
-                }
-                assert types <= {"Basic"}
+                of_type = [net for net in found if net.version.resource_id.type == "Basic"]
+                assert all_changes(snapshot, after, types=["Basic"]) == of_type
+                assert all_changes(snapshot, after, types=["Basic", "Patient", "Basic"]) == found
 
 
 def test_changes_go_forward(store: Store, grace: Author) -> None:

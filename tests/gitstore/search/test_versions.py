@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 
 from gitstore.errors import Invalid
 from gitstore.fhir.ids import ResourceId, VersionId
-from gitstore.search import index, versions
+from gitstore.search import index, periods, spans, versions
 from gitstore.search.index import Index
-from gitstore.search.versions import Cursor, Period
+from gitstore.search.periods import Period
+from gitstore.search.versions import Cursor
 from gitstore.version import Author, Change, Commit, Version
 
 AUTHORS = [
@@ -56,6 +58,8 @@ class Model:
             found = [v for v in found if self._replaced(v) >= period.first]
         else:
             found = [v for v in found if period.first <= v.commit.sequence <= period.last]
+        if period.author is not None:
+            found = [v for v in found if period.author in (v.commit.author.name, v.commit.author.email)]
         return found[::-1]
 
     def _replaced(self, version: Version) -> float:
@@ -138,7 +142,7 @@ def test_every_question_has_one_answer_for_each_commit(folder, story):
             for type in ("Patient", "Observation", "Encounter"):
                 of_type = [version for version in current if version.resource_id.type == type]
                 assert versions.current(connection, type, upto, None, 100) == of_type
-                assert versions.counts(connection, upto).get(type) == (len(of_type) or None)
+                assert periods.counts(connection, upto).get(type) == (len(of_type) or None)
             for after in RESOURCES:
                 rest = [version for version in current if version.resource_id > after]
                 assert versions.current(connection, None, upto, after, 1) == rest[:1]
@@ -174,6 +178,7 @@ def test_a_history_is_what_the_period_says_in_pages_of_any_size(folder, story, d
     period = Period(data.draw(st.integers(1, last + 1)), last)
     if data.draw(st.booleans()):
         period = Period(period.first, last, current=True, since=data.draw(st.integers(1, last + 1)))
+    period = replace(period, author=data.draw(st.sampled_from([None, "Eve", "ada@example.org", "nobody"])))
     scope = data.draw(st.sampled_from([None, "Patient", "Observation", "Encounter", *RESOURCES]))
     count = data.draw(st.integers(1, 5))
     with Told(folder, story) as told:
@@ -207,6 +212,118 @@ def test_a_history_is_what_the_period_says_in_pages_of_any_size(folder, story, d
                 assert piece
                 backward = piece + backward
             assert backward == expected
+
+
+def steps(connection: index.Connection, ask: Any) -> str:
+    """What SQLite does for each SELECT of what is asked."""
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    ask()
+    connection.set_trace_callback(None)
+    plans = [connection.execute(f"EXPLAIN QUERY PLAN {each}").fetchall() for each in statements]
+    return "\n".join(step for plan in plans for *_, step in plan)
+
+
+ALL = Period(1, 20)
+BUSY = [([(resource, False) for resource in RESOURCES], AUTHORS[number % 3], None) for number in range(20)]
+
+
+@pytest.mark.parametrize("type", [None, "Patient"])
+@pytest.mark.parametrize("newer", [None, False, True])
+@pytest.mark.parametrize(
+    "period",
+    [ALL, Period(5, 9), Period(9, 9, current=True), Period(9, 9, current=True, since=4)],
+    ids=["all", "_since", "_at", "_at and _since"],
+)
+@pytest.mark.parametrize("author", [None, "Eve", "ada@example.org"])
+def test_a_history_goes_by_an_index_from_where_it_begins(folder, type, newer, period, author):
+    """No table is read from end to end, nothing is sorted, and what somebody wrote is not looked for among the rest."""
+    cursor = None if newer is None else Cursor(9, 1, newer)
+    period = replace(period, author=author)
+    with Told(folder, BUSY) as told:
+        done = steps(told.connection, lambda: versions.history(told.connection, type, period, cursor, 5))
+
+    used = "versions_by_author" if author else "versions_by_type" if type else "versions_by_commit"
+    assert f"SEARCH v USING INDEX {used} (" in done
+    assert "TEMP B-TREE" not in done
+    # Those who have a name are looked up among all authors, which are few, and so is what was purged.
+    assert not re.findall(r"SCAN (?!(?:a|w|written|v USING INDEX versions_purged)\b)\w+", done)
+
+
+def work(connection: index.Connection, ask: Any) -> int:
+    """How many tens of instructions SQLite's machine takes for what is asked."""
+    tens: list[None] = []
+    connection.set_progress_handler(lambda: tens.append(None), 10)
+    ask()
+    connection.set_progress_handler(None, 0)
+    return len(tens)
+
+
+@pytest.mark.parametrize("type", [None, "Patient"])
+@pytest.mark.parametrize("author", [None, "Eve"])
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_page_in_the_middle_reads_nothing_of_those_before_it(folder, type, author, newer):
+    """Whoever follows the links through a long history doesn't read it all over again for each page."""
+    period = Period(1, 1000, author=author)
+    with Told(folder, BUSY * 50) as told:
+
+        def page(cursor: Cursor) -> int:
+            return work(told.connection, lambda: versions.history(told.connection, type, period, cursor, 5))
+
+        assert page(Cursor(500, 0, newer)) < 1.5 * page(Cursor(2 if newer else 999, 0, newer))
+
+
+def test_a_later_page_of_changes_reads_nothing_of_those_before_it(folder):
+    with Told(folder, BUSY * 50) as told:
+
+        def page(cursor: Cursor) -> int:
+            return work(told.connection, lambda: spans.spans(told.connection, 3, 1000, [], cursor, 5))
+
+        assert page(Cursor(100, 0, False)) < page(Cursor(999, 0, False)) / 5
+
+
+@pytest.mark.parametrize(
+    ("types", "used"),
+    [
+        ((), "versions_by_commit"),
+        (("Account",), "versions_by_type"),
+        (("Account", "Patient"), "versions_by_type"),
+    ],
+)
+def test_changes_go_by_an_index_from_the_newest_on(folder, types, used):
+    """What there is of a rare type is not looked for among all that happened."""
+    with Told(folder, BUSY) as told:
+        done = steps(
+            told.connection, lambda: spans.spans(told.connection, 3, 17, types, Cursor(15, 0, False), 5)
+        )
+
+    assert f"SEARCH v USING INDEX {used} (" in done
+    assert "TEMP B-TREE" not in done
+    assert "SCAN" not in done
+
+
+def test_resources_are_counted_without_looking_at_them(folder):
+    """As of any commit: the last version of each type knows."""
+    with Told(folder, BUSY) as told:
+        done = steps(told.connection, lambda: periods.counts(told.connection, 7))
+
+    assert set(done.splitlines()) == {"SEARCH versions USING INDEX versions_by_type (type=? AND sequence<?)"}
+
+
+def test_a_total_that_takes_too_long_is_not_told(folder, monkeypatch):
+    """What was in force when a period began is counted one by one where it is not all that there was."""
+    monkeypatch.setattr(periods, "MOST_COUNTED", 5)
+    with Told(folder, BUSY) as told:
+
+        def total(period: Period) -> int | None:
+            return versions.history(told.connection, "Patient", period, None, 1)[1]
+
+        assert total(Period(15, 16, current=True)) == 6
+        assert total(Period(15, 16, current=True, since=13)) == 6
+        assert total(Period(15, 16, current=True, since=2)) is None
+        assert total(Period(15, 16, current=True, author="Eve")) is None
+        assert total(Period(15, 16, author="Eve")) == 4
+        assert total(Period(15, 16, current=True, since=15)) == 4
 
 
 def test_types_that_do_not_exist_have_nothing(folder):

@@ -64,15 +64,15 @@ def _facts(status: ClusterStatus) -> dict[str, object]:
 
 
 @click.command()
-@option("-m", "--message", "words", default="", help="Why, for the commit that says so.")
-def promote(words: str) -> None:
+@option("-m", "--message", default="", help="Why, for the commit that says so.")
+def promote(message: str) -> None:
     """Make this replica the primary.
 
     It takes over with a commit that the hub accepts from one node only. The old primary learns of it when it next looks at the hub, or
     tries to write: what it had not brought there is kept, see `git fhir diverged`.
     """
     with open_store() as store:
-        commit = _cluster(store).promote(configured_author(), words)
+        commit = _cluster(store).promote(configured_author(), message)
     click.echo(f"{click.style(commit.id, fg='yellow')} this node is the primary")
 
 

@@ -52,7 +52,6 @@ def init(directory: str, signing_key: str | None, json: bool) -> None:
 )
 @option(
     "--open",
-    "most",
     type=click.IntRange(1),
     help="With --root: repositories that each process has open at once; by default 32.",
 )
@@ -79,7 +78,7 @@ def init(directory: str, signing_key: str | None, json: bool) -> None:
 def serve(
     context: click.Context,
     root: str | None,
-    most: int | None,
+    open: int | None,
     host: str,
     port: int,
     workers: int | None,
@@ -95,9 +94,9 @@ def serve(
 
     Stops gracefully on SIGTERM and Ctrl-C. The log is JSON, one line for each request.
     """
-    if most and root is None:
+    if open and root is None:
         raise click.UsageError("--open is for --root.")
-    served = _repository_to_serve(replica=replica) if root is None else _root_to_serve(context, root, most)
+    served = _repository_to_serve(replica=replica) if root is None else _root_to_serve(context, root, open)
     arguments = [*served, "--host", host, "--port", str(port)]
     arguments += ["--threads", str(threads), "--queue", str(queue)]
     arguments += ["--tls-cert", tls_cert] if tls_cert else []

@@ -68,7 +68,10 @@ def test_every_choice_is_about_something_there() -> None:
         assert set(choice.rows) <= NUMBERS, choice.about
         assert set(choice.settings) <= set(settings), choice.about
     alternatives = {name for name, kind in settings.items() if "Literal" in str(kind)}
-    assert alternatives - {setting for choice in CHOICES for setting in choice.settings} == {"maintenance"}
+    assert alternatives - {setting for choice in CHOICES for setting in choice.settings} == {
+        "maintenance",
+        "replication",
+    }
 
 
 def test_the_page_is_current() -> None:

@@ -165,15 +165,17 @@ def test_in_sync_a_paused_primary_has_acknowledged_nothing_that_is_lost() -> Non
 
 
 def test_of_two_replicas_that_are_promoted_at_once_one_wins() -> None:
-    """The other is refused, and follows."""
+    """The other is refused, and follows; or it comes so much later that it takes over from the first."""
     with running(3, QUICK) as made, ThreadPoolExecutor(2) as pool:
         made.kill(made.nodes[0])
         rivals = made.nodes[1:]
         done = list(pool.map(made.promote, rivals))
 
-        assert sorted(one.returncode == 0 for one in done) == [False, True], done
-        [winner] = [node for node, one in zip(rivals, done, strict=True) if one.returncode == 0]
-        assert {node.role for node in rivals if node is not winner} == {"replica"}
+        promoted = [one.stdout.split()[0] for one in done if one.returncode == 0]
+        assert promoted, done
+        [winner] = [node for node, one in zip(rivals, done, strict=True) if (made.hub.head() or "?") in one.stdout]
+        for loser in set(rivals) - {winner}:
+            wait_for_role(made, loser, "replica")
         put(made, winner, "won")
         made.start(made.nodes[0])
         made.wait_until_alike()

@@ -217,6 +217,8 @@ def test_health_fails_when_the_record_can_not_be_read(settings):
     """503, whatever the reason."""
 
     class Damaged:
+        cluster = None
+
         def snapshot(self):
             raise RepositoryDamaged("a blob is missing")
 

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import lru_cache
 
 from gitstore.access import FULL_ACCESS, Access
-from gitstore.adoption import Adoption, examine
+from gitstore.adopting import Adopting
+from gitstore.adoption import Adoption
 from gitstore.aims import Rules
 from gitstore.canonicals import Canonicals
 from gitstore.cluster.cluster import Cluster
@@ -48,7 +49,7 @@ from gitstore.preparation import Prepared, prepare
 from gitstore.purgeable import Selection, Target
 from gitstore.purging import Erased, Purging
 from gitstore.queue import Pending, WriteQueue
-from gitstore.replay import OnProgress, missing, replay
+from gitstore.replay import OnProgress
 from gitstore.replication import (
     Replica,
     prepare_series,
@@ -115,6 +116,7 @@ class Store:
         self.canonicals = Canonicals(lambda: as_indexed(search_index.reader, repository))
         self._validate = self.canonicals.validator(settings.validation)
         self._indexing = Indexing(repository, search_index, None, searchable=settings.search == "on")
+        self._adopting = Adopting(repository, search_index, self._indexing, settings, self._validate)
         # What was found out about an access is of use to its next request.
         self._judges = lru_cache(_ACCESSES)(
             lambda access, registry: Seeing(Sight(access, registry), repository)
@@ -530,7 +532,7 @@ class Store:
         except ForeignCommit as error:
             if self.settings.foreign_commits != "adopt" or error.problems:
                 raise
-            self._adopt()
+            self._adopting.take_over()
 
         def units(head: Commit, connection: index.Connection, pack: Pack) -> Commit:
             for pending in group:
@@ -557,6 +559,15 @@ class Store:
             self._searchable,
             observer,
             sign,
+        )
+        self._adopting = Adopting(
+            self._repository,
+            self._index,
+            self._indexing,
+            settings,
+            self._validate,
+            self._writer,
+            self._writing,
         )
         self._maintenance = Maintenance(
             git_dir,
@@ -622,28 +633,7 @@ class Store:
 
         Raises ForeignCommit where main, or `new`, does not build on the record: a rewound or forced main.
         """
-        with self._indexing.locked():
-            with suppress(ForeignCommit):
-                self._indexing.catch_up()
-            connection = self._index.writer()
-            tip = versions.tip(connection)
-            assert tip is not None
-            if new is None:
-                new = self._indexing.main()
-                missing(self._repository, tip, new)
-            if self._repository.contains(tip.id, new):
-                tip = self._last_good(connection, tip, new)
-        return examine(self._repository, tip, new, self.settings, self._validate) if tip.id != new else None
-
-    def _last_good(self, connection: index.Connection, tip: Commit, new: str) -> Commit:
-        """The last commit of ours on the way to `new`, which is in the index for a moment only."""
-        index.begin(connection)
-        try:
-            with suppress(ForeignCommit):
-                replay(self._repository, connection, tip, missing(self._repository, tip, new))
-            return versions.tip(connection) or tip
-        finally:
-            index.rollback(connection)
+        return self._adopting.foreign(new)
 
     def adopt(self) -> Commit | None:
         """Take foreign commits on main into the record, in one commit; returns it, None where there are none.
@@ -651,30 +641,7 @@ class Store:
         Raises ForeignCommit, with all its problems, where that can't be.
         """
         self._check_writable()
-        with self._indexing.locked():
-            try:
-                self._indexing.catch_up()
-            except ForeignCommit:
-                return self._adopt()
-        return None
-
-    def _adopt(self) -> Commit:
-        assert self._writer is not None
-        main = self._indexing.main()
-        before = versions.tip(self._index.writer())
-        assert before is not None
-        missing(self._repository, before, main)
-        adoption = examine(self._repository, before, main, self.settings, self._validate)
-        if adoption.problems:
-            refusal = adoption.refusal()
-            self._indexing.is_foreign(main, refusal)
-            raise refusal
-        self._writer.check_space(2 * adoption.prepared.size)
-        self._writer.settle()
-        return self._writing.publish(
-            lambda head, connection, pack: self._writing.commit(adoption.prepared, head, connection, pack)[1],
-            main,
-        )
+        return self._adopting.adopt()
 
     def reindex(self, progress: OnProgress | None = None) -> None:
         """Make the index anew from git, beside those who read and write, and put it in place.

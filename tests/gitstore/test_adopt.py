@@ -555,7 +555,7 @@ def test_by_the_setting_what_is_wrong_is_in_every_answer_and_looked_at_once(
             with pytest.raises(ForeignCommit, match=r"README.md \(1 more problem\)") as refused:
                 store.commit([update()], ada)
             assert refused.value.commit == foreign
-            monkeypatch.setattr("gitstore.store.examine", None)
+            monkeypatch.setattr("gitstore.adopting.examine", None)
         monkeypatch.undo()
         clone.git("checkout", "--quiet", "HEAD~1", "--", "README.md")
         clone.git("rm", "--quiet", "docs/notes.md")
@@ -579,7 +579,7 @@ def test_units_of_another_process_wait_and_go_on_after_it(
         assert waiting.wait(10)
         return examine(*arguments)
 
-    monkeypatch.setattr("gitstore.store.examine", slowly)
+    monkeypatch.setattr("gitstore.adopting.examine", slowly)
     with Store.open(record, OFF, clock=clock) as other:
         adopting = threading.Thread(target=written.adopt)
         adopting.start()
@@ -606,7 +606,7 @@ def test_a_push_between_check_and_publish_is_not_lost(written, clone, git, monke
         clone.commit_and_push("One more")
         return found
 
-    monkeypatch.setattr("gitstore.store.examine", and_push)
+    monkeypatch.setattr("gitstore.adopting.examine", and_push)
     with pytest.raises(ForeignCommit, match=r"was moved to .* by another git"):
         written.adopt()
     monkeypatch.undo()

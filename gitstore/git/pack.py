@@ -14,13 +14,17 @@ from array import array
 from collections.abc import Iterator
 from itertools import accumulate, chain, islice
 
+from isal import isal_zlib
+
 from gitstore.git.scratch import Scratch
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 _OFS_DELTA = 6
 _NAMES = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
-_LEVEL = 1
 _SMALL = 100
+_LONGEST_STORED = 0xFFFF
+"""Bytes of a stored block. https://www.rfc-editor.org/rfc/rfc1951#section-3.2.4"""
+
 _ADLER = struct.Struct(">L").pack
 _COPY_COMMAND = struct.Struct("<BLH").pack
 _MAX_DEPTH = 48
@@ -88,7 +92,7 @@ class Pack:
                 distance = self.size - self._offsets[self._numbers[base]]
                 header = _entry_header(_OFS_DELTA, len(body)) + _distance(distance)
                 depth = parent[1] + 1
-        chunk = header + _compress(body)
+        chunk = header + _compress(kind, body)
         with self._lock:
             self._scratch.append(chunk)
             self._numbers[id] = len(self._numbers)
@@ -164,10 +168,13 @@ class Pack:
         return checksum.hex(), pieces, index + hashlib.sha1(index, usedforsecurity=False).digest()
 
 
-def _compress(data: bytes) -> bytes:
-    """A zlib stream. Setting up zlib takes 10 us, so what it could hardly shrink is stored as it is, which takes 1."""
-    if len(data) > _SMALL:
-        return zlib.compress(data, _LEVEL)
+def _compress(kind: int, data: bytes) -> bytes:
+    """A zlib stream. What can hardly be shrunk, trees of hashes and small deltas, is stored as it is, which takes 1 us.
+
+    A resource of 1.5 KB takes ISA-L 10 us where zlib takes 94 for as many bytes; maintenance packs it again, and smaller.
+    """
+    if len(data) > _SMALL and (kind != TREE or len(data) > _LONGEST_STORED):
+        return isal_zlib.compress(data, 1)
     return (
         b"\x78\x01\x01"
         + struct.pack("<HH", len(data), len(data) ^ 0xFFFF)

@@ -7,14 +7,12 @@ A request is 0.5 ms of Python that holds the interpreter lock, and then a line i
 turns of 0.1 s in the same threads, so that whatever else the machine does meets them all alike:
 
     no journal      no line at all
-    journal         each line written by the thread that answers, under the flock, without giving the interpreter lock away
-    plain calls     the same, but that each call of the system gives the interpreter lock away, as Python's own do
-    queue           a thread of each process writes what has come up every 20 ms: a kill loses that much
+    journal         each line kept in the ring of its process by the thread that answers, and chained by another
 
-With --http whole servers take turns, durable as by default, one with the journal and one without, of two workers each.
-Clients ask for one small Patient over connections that stay open; each worker has as many of them. (So each is a process
-of `python -m api` for itself, on the same record: workers of one share out connections by chance, and where one of them has
-most, its interpreter lock decides.) Of two neighbouring turns the ratio is taken, and of all ratios the median.
+With --http clients ask two workers for one small Patient over connections that stay open, durable as by default, and the
+journal is switched on and off between turns (journal_switch.py): two sets of servers differ by more than a journal costs, as
+the scheduler and the interpreter lock have it. Each worker has as many clients. (So each is a process of `python -m api`
+for itself, on the same record.) Of two neighbouring turns the ratio is taken, and of all ratios the median.
 
 The aim is at least 0.95 of the requests.
 """
@@ -22,11 +20,8 @@ The aim is at least 0.95 of the requests.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import multiprocessing
-import queue
 import statistics
-import subprocess
 import tempfile
 import threading
 import time
@@ -42,7 +37,6 @@ from benchmarks.processes import WORKERS, Server, git_fhir, running
 from benchmarks.store import AUTHOR
 from gitstore import Store, Update, init
 from gitstore.fhir.ids import ResourceId
-from gitstore.journal import appending
 from gitstore.journal.appending import Journal
 from gitstore.journal.checking import check
 from gitstore.journal.lines import Entry
@@ -51,7 +45,6 @@ PROCESSES = 2
 HANDLER = 0.0005
 TURN = 0.1
 HTTP_TURN = 0.4
-BATCH_EVERY = 0.02
 
 ID = "5e0a4c6e-0000-4000-8000-000000000001"
 ENTRY = Entry(
@@ -81,48 +74,9 @@ def journal(folder: str) -> tuple[Note, Note]:
     return (lambda: opened.record(ENTRY)), opened.close
 
 
-def plain_calls(folder: str) -> tuple[Note, Note]:
-    """A second copy of the module, with another way to call C."""
-    assert appending.__spec__ is not None
-    copy = importlib.util.module_from_spec(appending.__spec__)
-    source = Path(appending.__file__).read_text(encoding="utf-8")
-    exec(compile(source.replace("ctypes.PyDLL(", "ctypes.CDLL("), "plain calls", "exec"), vars(copy))  # noqa: S102 - our own source
-    opened = copy.Journal.open(folder)
-    return (lambda: opened.record(ENTRY)), opened.close
-
-
-def queued(folder: str) -> tuple[Note, Note]:
-    opened = Journal.open(folder)
-    waiting: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
-
-    def write() -> None:
-        ended = False
-        while not ended:
-            time.sleep(BATCH_EVERY)
-            batch: list[Entry] = []
-            while not waiting.empty():
-                entry = waiting.get()
-                ended = ended or entry is None
-                batch += [] if entry is None else [entry]
-            if batch:
-                opened.record(*batch)
-
-    writing = threading.Thread(target=write)
-    writing.start()
-
-    def close() -> None:
-        waiting.put(None)
-        writing.join()
-        opened.close()
-
-    return (lambda: waiting.put(ENTRY)), close
-
-
 CONTESTANTS: dict[str, Contestant] = {
     "no journal": nothing,
     "journal": journal,
-    "plain calls": plain_calls,
-    "queue": queued,
 }
 
 
@@ -184,13 +138,17 @@ def serve(folder: str, count: int, threads: int, seconds: float, answers: Any) -
 class Side:
     """One of the two that take turns over HTTP. `rates` are requests/s, `cpu` the workers' microseconds for each."""
 
-    servers: list[Server] = field(default_factory=list)
-    crews: list[load.Crew] = field(default_factory=list)
+    flag: Path
+    state: str
+    servers: list[Server]
+    crews: list[load.Crew]
     rates: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     taken: list[float] = field(default_factory=list)
 
     def turn(self, seconds: float) -> None:
+        with self.flag.open("r+") as file:
+            file.write(self.state)
         before = self._cpu()
         with ThreadPoolExecutor(len(self.crews)) as pool:
             tallies = list(pool.map(lambda crew: crew.run(seconds), self.crews))
@@ -220,27 +178,29 @@ class Reads:
 def over_http(folder: Path, seconds: float, clients: int) -> dict[str, Side]:
     """So many seconds of turns. The first, in which caches fill, don't count."""
     with ExitStack() as stack:
-        sides = {name: _side(stack, folder / f"{name}.git", clients) for name in ("off", "on")}
+        sides = _sides(stack, folder, clients)
         for number in range(-2, round(seconds / HTTP_TURN / 2)):
             for side in sides.values() if number % 2 else reversed(sides.values()):
                 side.turn(HTTP_TURN)
         for side in sides.values():
             del side.rates[:2], side.cpu[:2]
-    assert not list(check(str(folder / "on.git")))
+    assert not list(check(str(folder / "record.git")))
     return sides
 
 
-def _side(stack: ExitStack, path: Path, clients: int) -> Side:
+def _sides(stack: ExitStack, folder: Path, clients: int) -> dict[str, Side]:
+    path, flag = folder / "record.git", folder / "flag"
+    flag.write_text("0", encoding="ascii")
     patient = Update(ResourceId("Patient", "x"), scripts.content(0, "x", 1))
     with Store.open(init(path)) as store:
         store.commit([patient], AUTHOR)
-    subprocess.run(["git", "-C", str(path), "config", "fhir.accessJournal", path.stem], check=True)
-    side = Side()
+    servers, crews = [], []
     for _ in range(WORKERS):
-        server = stack.enter_context(running(*git_fhir(str(path)), "--workers", "1"))
-        side.servers.append(server)
-        side.crews.append(stack.enter_context(load.crew(server.port, lambda _: Reads(), clients // WORKERS)))
-    return side
+        _, *options = git_fhir(str(path))
+        command = ("benchmarks.journal_switch", str(flag), *options, "--workers", "1")
+        servers.append(stack.enter_context(running(*command)))
+        crews.append(stack.enter_context(load.crew(servers[-1].port, lambda _: Reads(), clients // WORKERS)))
+    return {name: Side(flag, state, servers, crews) for name, state in (("off", "0"), ("on", "1"))}
 
 
 def show_http(sides: dict[str, Side]) -> None:

@@ -173,7 +173,9 @@ def test_of_two_replicas_that_are_promoted_at_once_one_wins() -> None:
 
         promoted = [one.stdout.split()[0] for one in done if one.returncode == 0]
         assert promoted, done
-        [winner] = [node for node, one in zip(rivals, done, strict=True) if (made.hub.head() or "?") in one.stdout]
+        [winner] = [
+            node for node, one in zip(rivals, done, strict=True) if (made.hub.head() or "?") in one.stdout
+        ]
         for loser in set(rivals) - {winner}:
             wait_for_role(made, loser, "replica")
         put(made, winner, "won")

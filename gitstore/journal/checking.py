@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gitstore.errors import StorageFailed
+from gitstore.errors import StoreError
 from gitstore.journal.lines import (
     FOLDER,
     FORMAT,
     HEAD_SIZE,
     NOTHING,
     Head,
+    contents,
     file_day,
     file_names,
     hash_of,
@@ -22,7 +23,7 @@ from gitstore.journal.lines import (
     parse_head,
     whole_lines,
 )
-from gitstore.journal.reading import contents
+from gitstore.journal.settling import settle
 from gitstore.verify import Finding
 
 _KIND = "journal"
@@ -47,8 +48,9 @@ def check(git_dir: str) -> Iterator[Finding]:
     kept elsewhere shows that.
     """
     try:
+        settle(git_dir)
         yield from _check(git_dir)
-    except (StorageFailed, OSError) as error:
+    except (StoreError, OSError) as error:
         yield Finding(_KIND, FOLDER, str(error))
 
 

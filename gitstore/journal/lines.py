@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gitstore.errors import Invalid
+from gitstore.errors import Invalid, StorageFailed
 from gitstore.fhir.dates import SECOND, format_instant, parse_instant
 from gitstore.git import layout
 
@@ -26,6 +26,7 @@ NOTHING = "0" * 64
 """The `previous` of the very first line."""
 
 FOLDER = os.path.join(layout.LOCAL, "journal")
+RINGS = os.path.join(FOLDER, "rings")
 HEAD_SIZE = 256
 """Bytes of the file `head`."""
 
@@ -164,6 +165,11 @@ def _second(second: int) -> str:
     return format_instant(second * SECOND)[:19]
 
 
+def body_of(line: bytes) -> bytes:
+    """What follows the links of the chain on a line."""
+    return line.partition(b'Z",')[2]
+
+
 def hash_of(line: bytes) -> str:
     """The hash by which the next line names this one: SHA-256 of its bytes, line feed included, in hex."""
     return hashlib.sha256(line).hexdigest()
@@ -232,6 +238,27 @@ def file_names(git_dir: str) -> list[str]:
     except FileNotFoundError:
         return []
     return sorted(name for name in names if _FILE.fullmatch(name))
+
+
+def ring_names(git_dir: str) -> list[str]:
+    """The files in which lines wait to be chained (rings.py)."""
+    try:
+        return sorted(os.listdir(os.path.join(git_dir, RINGS)))
+    except FileNotFoundError:
+        return []
+
+
+def contents(git_dir: str, name: str) -> bytes:
+    """A file as it is. Raises StorageFailed."""
+    try:
+        with open(os.path.join(git_dir, FOLDER, name), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def unreadable(error: OSError) -> StorageFailed:
+    return StorageFailed(f"The access journal can't be read: {error}.")
 
 
 def whole_lines(data: bytes) -> Iterator[bytes]:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from gitstore.errors import StorageFailed, TooCostly
+from gitstore.errors import TooCostly
 from gitstore.fhir.dates import format_instant
 from gitstore.journal.lines import (
     FOLDER,
     Head,
     Recorded,
+    contents,
     file_day,
     file_names,
     hash_of,
@@ -19,8 +20,10 @@ from gitstore.journal.lines import (
     parse,
     parse_head,
     recorded,
+    unreadable,
     whole_lines,
 )
+from gitstore.journal.settling import settle
 
 LIMIT = 512 * 1024**2
 """Bytes of the journal that one page may look through."""
@@ -38,11 +41,11 @@ def entries(
 ) -> Iterator[Recorded]:
     """What the journal of a repository has, oldest first: of instants [since, until), of a patient's id, of a name.
 
-    Lines that can't be read are left out; `check` finds them. Raises StorageFailed.
+    Lines that can't be read are left out; `check` finds them. Raises StorageFailed, Locked.
     """
-    for name in file_names(git_dir):
-        if _may_have(name, since, until):
-            for line in _mentioning(whole_lines(contents(git_dir, name)), patient):
+    for name, tail in _tails(git_dir).items():
+        if tail or _may_have(name, since, until):
+            for line in _mentioning(whole_lines(contents(git_dir, name) + tail), patient):
                 found = recorded(line)
                 if (
                     found is not None
@@ -63,15 +66,15 @@ def newest(
 ) -> Iterator[Recorded]:
     """What is wanted, newest first: of instants [since, until), and of lines whose number is less than `before`.
 
-    Where `patient` is an id, only what is about that one. Raises TooCostly after LIMIT bytes, StorageFailed.
+    Where `patient` is an id, only what is about that one. Raises TooCostly after LIMIT bytes, StorageFailed, Locked.
     """
     seen = 0
-    for name in reversed(file_names(git_dir)):
-        if not _may_have(name, since, until) or (
+    for name, tail in reversed(_tails(git_dir).items()):
+        if not (tail or _may_have(name, since, until)) or (
             before is not None and _first_number(git_dir, name) >= before
         ):
             continue
-        data = contents(git_dir, name)
+        data = contents(git_dir, name) + tail
         seen += len(data)
         if seen > LIMIT:
             raise TooCostly(
@@ -92,42 +95,44 @@ def newest(
 
 
 def at(git_dir: str, number: int) -> Recorded | None:
-    """The entry on the line of this number; None where there is none. Raises StorageFailed."""
+    """The entry on the line of this number; None where there is none. Raises what `entries` does."""
     line = _line_at(git_dir, number)
     return None if line is None else recorded(line)
 
 
 def hash_at(git_dir: str, number: int) -> str | None:
-    """The hash of the line of this number; None where there is none. Raises StorageFailed."""
+    """The hash of the line of this number; None where there is none. Raises what `entries` does."""
     line = _line_at(git_dir, number)
     return None if line is None else hash_of(line)
 
 
 def _line_at(git_dir: str, number: int) -> bytes | None:
-    names = [name for name in file_names(git_dir) if _first_number(git_dir, name) <= number]
-    lines = whole_lines(contents(git_dir, names[-1])) if names else ()
+    tails = _tails(git_dir)
+    names = [name for name in tails if _first_number(git_dir, name) <= number]
+    lines = whole_lines(contents(git_dir, names[-1]) + tails[names[-1]]) if names else ()
     mark = b'{"number":%d,' % number
     return next((line for line in lines if line.startswith(mark)), None)
 
 
 def head(git_dir: str) -> Head | None:
-    """Where the journal ends; None where there is none. Raises StorageFailed."""
+    """Where the journal ends; None where there is none. Raises StorageFailed, Locked."""
+    settle(git_dir)
     try:
         with open(os.path.join(git_dir, FOLDER, "head"), "rb") as file:
             return parse_head(file.read())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
 
 
-def contents(git_dir: str, name: str) -> bytes:
-    """A file as it is. Raises StorageFailed."""
-    try:
-        with open(os.path.join(git_dir, FOLDER, name), "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(error) from error
+def _tails(git_dir: str) -> dict[str, bytes]:
+    """The files in order, and what is to be read after each: lines that could not be added to the last."""
+    waiting = settle(git_dir)
+    found = dict.fromkeys(file_names(git_dir), b"")
+    if found:
+        found[next(reversed(found))] = waiting
+    return found
 
 
 def _first_number(git_dir: str, name: str) -> int:
@@ -136,12 +141,8 @@ def _first_number(git_dir: str, name: str) -> int:
         with open(os.path.join(git_dir, FOLDER, name), "rb") as file:
             found = parse(file.readline())
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     return 0 if found is None else int(found["number"])
-
-
-def _unreadable(error: OSError) -> StorageFailed:
-    return StorageFailed(f"The access journal can't be read: {error}.")
 
 
 def _mentioning(lines: Iterable[bytes], patient: str | None) -> Iterable[bytes]:

@@ -5,6 +5,7 @@ The forger has no key, unless a test says so: signatures stay as they were. docs
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -600,9 +601,7 @@ def test_tampering_with_the_journal_is_found(store, change, text):
 def test_a_journal_that_was_written_anew_is_found_by_an_anchor(store):
     """Its chain is sound, and its head fits."""
     anchor = take_anchor(store.git_dir, store.snapshot())
-    folder = Path(store.git_dir, FOLDER)
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(Path(store.git_dir, FOLDER))
     with closing(Journal.open(store.git_dir, durable=False, clock=Clock())) as journal:
         for number in range(4):
             journal.record(JournalEntry("Nobody", "read", 200, f"r-{number}"))

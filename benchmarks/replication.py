@@ -49,6 +49,10 @@ class Creates:
         return self._ask
 
 
+SERVING = ("--workers", "2")
+"""As a user of this machine would have it, for the rest the defaults."""
+
+
 # Writes a second
 
 
@@ -61,6 +65,7 @@ def writes(options: argparse.Namespace) -> list[dict[str, Any]]:
             config = {**CONFIG, "fhir.replication": kind}
             labs[kind] = made = stack.enter_context(cluster.lab(1, config, slow=True))
             [node] = made.nodes
+            made.serving = SERVING
             made.start(node, host=ANYWHERE)
             # Who is forked in here, stays in here: the server listens on the loopback device of its node, too.
             with node.space.inside():
@@ -121,6 +126,7 @@ class Writer(threading.Thread):
 def lag(options: argparse.Namespace) -> list[dict[str, Any]]:
     with cluster.lab(2, CONFIG) as made:
         primary, replica = made.nodes
+        made.serving = SERVING
         made.start(*made.nodes)
         end = threading.Event()
         crew = [Writer(made.wire(primary), WRITERS / options.rate, end) for _ in range(WRITERS)]

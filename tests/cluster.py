@@ -165,6 +165,9 @@ class Lab:
         self, stack: ExitStack, nodes: int, config: Mapping[str, str], *, etcd: bool, slow: bool
     ) -> None:
         self._stack = stack
+        self.serving = ("--workers", "1", "--threads", "16")
+        """What a node is served with."""
+
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="git-fhir-lab-")))
         self.nodes: list[Node] = []
         self._wires: list[Wire] = []
@@ -298,7 +301,7 @@ class Lab:
 
         Call it from the main thread: servers die with the thread that started them.
         """
-        arguments = ["--port", str(PORT), "--allow-anonymous", "--workers", "1", "--threads", "16"]
+        arguments = ["--port", str(PORT), "--allow-anonymous", *self.serving]
         for node in nodes:
             assert node.process is None, f"{node.name} runs already"
             role = ["--replica"] if node is not self.nodes[0] and not node.has_role else []

@@ -49,6 +49,9 @@ _QUIET = 10
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds after a failure."""
 
+_SPACING = 0.1
+"""Seconds from one push of a node to its next, in async: a push takes some 50 ms of processor time."""
+
 _AWAY = "The hub can't be reached"
 
 _CLOSING = 5.0
@@ -269,16 +272,13 @@ class Cluster:
         pause, failed = 0.0, False
         while True:
             self._closing.wait(pause)
-            asked = failed or self._is_called()
+            asked = pause > 0 or self._is_called()
             if self._closing.is_set():
                 return
-            begun = time.monotonic()
             try:
                 self._tell()
-                self._turn(asked=asked)
+                pause = self._turn(asked=asked, spaced=not self.is_sync)
                 self._error, self._failing_since, failed = None, None, False
-                # In async nobody waits: what comes meanwhile goes with the next push, and git leaves time for the server.
-                pause = 0.0 if self.is_sync else min(time.monotonic() - begun, _LONGEST_PAUSE)
             except (StoreError, OSError) as error:
                 self._error = str(error)
                 self._failing_since = self._failing_since or time.monotonic()
@@ -300,20 +300,26 @@ class Cluster:
             os.eventfd_read(self._event)
         return self._state.heard() or bool(ready)
 
-    def _turn(self, *, asked: bool) -> None:
-        """One push or one look, unless another process has just done it. Raises StoreError."""
+    def _turn(self, *, asked: bool, spaced: bool = False) -> float:
+        """One push or one look, unless another process has just done it. Where pushes are `spaced`: in how many seconds it is
+        time for it, 0 where it has been done. Raises StoreError.
+        """
         called = ticks()
         with self._state.talking():
             seen = self._state.seen()
             # What was noted before the machine's last start says nothing.
             begun = seen.begun if seen is not None and seen.begun <= ticks() else 0
             if self._state.standing().role == "primary":
+                # In async nobody waits: what comes meanwhile goes with the next push, and git leaves time for the server.
+                if spaced and begun <= called and (early := _SPACING - (called - begun) / 1e9) > 0:
+                    return early
                 self._push(idle=called - begun < _QUIET * self._settings.poll_interval * 1e9)
             elif begun < called and (asked or called - begun >= 0.9 * self._settings.poll_interval * 1e9):
                 self._follow()
             if self._unsent:
                 self._hub.push_diverged()
                 self._unsent = False
+        return 0.0
 
     # As primary
 

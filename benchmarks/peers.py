@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import api.__main__
+import api.opening
 from api.server import Master, Ready, bind, server
 from benchmarks.processes import WORKERS
 from gitstore import FULL_ACCESS, Access, NotFound, Outcome, Snapshot, Store
@@ -156,7 +157,8 @@ class Peer(Store):
 
 
 def serve_sqlite(record: str) -> int:
-    vars(api.__main__)["Store"] = Peer
+    assert "Store" in vars(api.opening)
+    vars(api.opening)["Store"] = Peer
     options = ["--allow-anonymous", "--port", "0", "--workers", str(WORKERS), "--threads", str(THREADS)]
     return api.__main__.main([record, *options])
 

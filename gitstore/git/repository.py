@@ -38,6 +38,9 @@ _REOPEN_AFTER_PACKS = 64
 CACHE_BYTES = 64 * 1024**2
 """What a repository keeps in memory, unless it is told otherwise."""
 
+_PLACE = 500
+"""Bytes that a cached blob takes besides its own: its id, and its place."""
+
 
 def discover(path: str | os.PathLike[str]) -> str:
     """The git directory of the repository at or above `path`. Raises RepositoryRefused where there is none."""
@@ -312,9 +315,9 @@ class Repository:
             if id in self._cache:
                 return
             self._cache[id] = data
-            self._cached += len(data)
+            self._cached += len(data) + _PLACE
             while self._cached > self.cache_bytes:
-                self._cached -= len(self._cache.popitem(last=False)[1])
+                self._cached -= len(self._cache.popitem(last=False)[1]) + _PLACE
 
     def commit(self, id: str) -> CommitObject:
         """A commit object by its id. Raises RepositoryDamaged."""

@@ -334,16 +334,16 @@ def test_packs_that_are_gone_are_let_go_of(record, git):
 
 def test_what_is_remembered_is_bounded(record):
     """A cache by object id is always right; it must only not grow for ever."""
-    repository = Repository(record, cache_bytes=1600)
+    repository = Repository(record, cache_bytes=9600)
     _, *ids = publish_by_hand(record, {str(number): "x" * 90 + str(number) for number in range(40)})
-    _, large = publish_by_hand(record, {"large": "y" * 101})
+    _, large = publish_by_hand(record, {"large": "y" * 601})
 
     for _ in range(2):
         assert [repository.blob(id)[90:] for id in ids] == [str(number).encode() for number in range(40)]
-    assert repository.blob(large) == b"y" * 101
+    assert repository.blob(large) == b"y" * 601
 
-    assert 0 < sum(map(len, repository._cache.values())) <= 1600
-    assert repository._cached == sum(map(len, repository._cache.values()))
+    assert 0 < len(repository._cache) < 9600 // 500, "each has a place, which counts"
+    assert repository._cached == sum(len(blob) + 500 for blob in repository._cache.values()) <= 9600
     assert large not in repository._cache
 
 

@@ -172,7 +172,7 @@ def test_a_setting_that_makes_no_sense_is_refused_and_the_old_ones_stay(server: 
 def test_a_terminal_that_is_closed_ends_the_server(record: str) -> None:
     """SIGHUP comes to everything that was started in a terminal when that goes; a server is no exception."""
     master, slave = pty.openpty()
-    program = "import os, sys; os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    program = "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.login_tty(int(sys.argv[1])); os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     command = [
         sys.executable,
         "-c",

@@ -139,7 +139,7 @@ def stored(world: World) -> sqlite3.Connection:
         execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?)", row)
         version = (one.key, one.version, one.sequence, one.key, row[1], one.key)
         execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, 1, 1, ?, NULL)",
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, 1, ?, 0, 0, 0, 1, 1, ?, NULL)",
             (*version, None if one.deleted else bytes(20)),
         )
     for one in world.contained:

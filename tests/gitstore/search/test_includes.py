@@ -96,7 +96,7 @@ def test_a_reference_to_a_version_brings_in_that_version() -> None:
     connection.execute("DELETE FROM refs")
     connection.execute("UPDATE resources SET version = 2 WHERE key = ?", (second.key,))
     connection.execute(
-        "INSERT INTO versions SELECT resource, 2, 5, 100, type, 100, 1, 0, blob, NULL FROM versions WHERE resource = ?",
+        "INSERT INTO versions SELECT resource, 2, 5, 100, type, 1, 100, 0, 0, 0, 1, 0, blob, NULL FROM versions WHERE resource = ?",
         (second.key,),
     )
     connection.execute("INSERT INTO refs VALUES (?, 1, ?, '1', 0)", (first.key, second.key))

@@ -52,8 +52,6 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 _SPACING = 0.1
 """Seconds from one push of a node to its next, in async: a push takes some 50 ms of processor time."""
 
-_AWAY = "The hub can't be reached"
-
 _CLOSING = 5.0
 """Seconds for which a node that stops tries to bring the hub what it has not."""
 
@@ -140,7 +138,9 @@ class Cluster:
         if self._settings.etcd and not self._state.holds_lease():
             raise ReadOnly("This node may not write for now: its lease has run out.")
         if self.is_sync and self._is_away():
-            raise HubUnreachable(f"{_AWAY}, and nothing is written without it; nothing was written.")
+            raise HubUnreachable(
+                "The hub can't be reached, and nothing is written without it; nothing was written."
+            )
 
     def known_primary(self) -> str | None:
         """Where writes are to be sent: what the lease says, or else fhir.primary."""

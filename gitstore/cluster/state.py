@@ -26,7 +26,7 @@ from gitstore.fhir import json
 from gitstore.fhir.dates import format_instant, parse_instant
 from gitstore.git import layout
 from gitstore.git.hub import runtime_folder
-from gitstore.git.writer import boot_id, storage_error
+from gitstore.git.writer import boot_id, storage_error, sync_folder
 
 Role = Literal["primary", "replica"]
 
@@ -172,11 +172,7 @@ class State:
                 os.close(descriptor)
             os.rename(f"{path}.new", path)
             if self._durable:
-                folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+                sync_folder(self._folder)
         except OSError as error:
             raise storage_error(error, "this node can't note where it stands") from error
 

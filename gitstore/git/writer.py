@@ -348,11 +348,16 @@ class Writer:
 
     def _fsync_folder(self, path: str) -> None:
         if self._durable:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(path)
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in a folder on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_main(git_dir: str) -> str | None:

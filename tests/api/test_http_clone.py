@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from falcon.testing import TestClient
@@ -16,7 +17,19 @@ from api.app import create_app
 from api.clone import protocol
 from api.credentials import Credentials
 from gitstore import ANONYMOUS, Journal, JournalEntry, Settings, StorageFull, Store
-from tests.api.cloning import ASKING, MAY, PULL, REFS, SCOPES, Served, children, fhir, patient, serve
+from tests.api.cloning import (
+    ASKING,
+    MAY,
+    PULL,
+    REFS,
+    SCOPES,
+    Served,
+    children,
+    eventually,
+    fhir,
+    patient,
+    serve,
+)
 from tests.api.test_http_server import stop
 
 VERSIONS = 3
@@ -138,14 +151,18 @@ def test_the_log_tells_who_cloned_how_much_and_for_how_long(served):
 
 def test_the_access_journal_says_that_no_patient_was_left_out(served):
     """A clone gives out everybody's data; nobody counts them."""
-    served.ask("POST", PULL, body=b"0000", **content())
+    _, headers, _ = served.ask("POST", PULL, body=b"0000", **content())
 
-    texts = [path.read_text() for path in served.record.glob("git-fhir/journal/*.ndjson")]
-    lines = [json.loads(line) for text in texts for line in text.splitlines()]
-    of_clones = [line for line in lines if line.get("interaction") == "clone" and line["status"] == 200]
+    def of_this_request() -> list[dict[str, Any]]:
+        texts = [path.read_text() for path in served.record.glob("git-fhir/journal/*.ndjson")]
+        lines = [json.loads(line) for text in texts for line in text.splitlines()]
+        return [line for line in lines if line.get("request") == headers["X-Request-Id"]]
 
-    assert of_clones[-1]["principal"] == "Ada Lovelace"
-    assert of_clones[-1]["more"] is True
+    # Lines reach the files a little after their answers.
+    eventually(of_this_request)
+    [line] = of_this_request()
+    assert (line["principal"], line["interaction"], line["status"]) == ("Ada Lovelace", "clone", 200)
+    assert line["more"] is True
 
 
 # Who gets nothing

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,8 +28,8 @@ from gitstore.journal.settling import settle
 TRACED = frozenset({chain_module.__file__, rings_module.__file__})
 
 
-def die_at(line: int) -> Callable[[], int]:
-    """Have this process killed when it comes to so many lines of the chain's and the rings' code; gives the count so far."""
+def at_each_line(act: Callable[[int], None]) -> None:
+    """Have this called before each line of the chain's and the rings' code, with its number."""
     count = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
@@ -37,12 +38,20 @@ def die_at(line: int) -> Callable[[], int]:
             return None
         if event == "line":
             count += 1
-            if count == line:
-                os.kill(os.getpid(), signal.SIGKILL)
+            act(count)
         return trace
 
     sys.settrace(trace)
-    return lambda: count
+
+
+def death(line: int) -> Callable[[int], None]:
+    """This process is killed when it comes to this line."""
+
+    def die(at: int) -> None:
+        if at == line:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return die
 
 
 def in_a_child(act: Callable[[], None]) -> bool:
@@ -79,7 +88,7 @@ def test_a_killed_worker_takes_no_line_with_it(open_journal, git_dir, clock):
     assert len(list((folder(git_dir) / "rings").iterdir())) == 1  # of the living one
 
 
-def drain_of_two(git_dir: str) -> None:
+def drain_of_two(git_dir: str, at_line: Callable[[int], None]) -> None:
     """Lines of two processes, of two days and three files, in one drain."""
     clock = Clock()
     one, two = (Journal.open(git_dir, clock, durable=False, max_file=700) for _ in range(2))
@@ -89,28 +98,40 @@ def drain_of_two(git_dir: str) -> None:
         (two if n % 2 else one).record(read(n))
     clock.now += DAY
     one.record(read(5), read(6))
-    die_at(int(os.environ["GIT_FHIR_TEST_DEATH"]))
+    at_each_line(at_line)
     one.drain()
     sys.settrace(None)
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_a_drain_that_is_killed_at_any_line_of_its_code_loses_nothing_and_doubles_nothing(
-    tmp_path, monkeypatch, part
-):
+def steps_of_the_drain(git_dir: str, noted: Path) -> list[int]:
+    """The lines of code before which its files are not as they were before the last one: all that a death there leaves."""
+    states: list[dict[str, bytes]] = []
+    lines: list[int] = []
+
+    def note(line: int) -> None:
+        state = {str(path): path.read_bytes() for path in folder(git_dir).rglob("*") if path.is_file()}
+        if [state] != states[-1:]:
+            states.append(state)
+            lines.append(line)
+
+    def act() -> None:
+        drain_of_two(git_dir, note)
+        noted.write_text(" ".join(map(str, lines)))
+
+    assert in_a_child(act)
+    return [int(line) for line in noted.read_text().split()]
+
+
+def test_a_drain_that_is_killed_at_any_step_loses_nothing_and_doubles_nothing(tmp_path):
     """Nor does it leave a torn line, or a head that doesn't fit."""
-    deaths = 0
-    for line in range(part + 1, 10_000, 4):
+    lines = steps_of_the_drain(str(tmp_path / "whole"), tmp_path / "lines")
+    for line in lines:
         git_dir = str(tmp_path / str(line))
-        monkeypatch.setenv("GIT_FHIR_TEST_DEATH", str(line))
-        ended = in_a_child(lambda git_dir=git_dir: drain_of_two(git_dir))
+        assert not in_a_child(partial(drain_of_two, git_dir, death(line))), line
 
         assert requests(git_dir) == [f"r-{n}" for n in range(7)], line
         assert texts(git_dir) == [], line
-        if ended:
-            break
-        deaths += 1
-    assert deaths > 40
+    assert len(lines) > 10
 
 
 @pytest.mark.parametrize("cut", [1, 200, 400, 700])
@@ -147,10 +168,9 @@ def test_a_process_that_is_killed_within_record_leaves_all_of_it_or_nothing(tmp_
         def act(git_dir: str = git_dir, line: int = line) -> None:
             journal = Journal.open(git_dir, Clock(), durable=False)
             journal.record(read(0))
-            die_at(line)
+            at_each_line(death(line))
             journal.record(read(1), read(2))
             sys.settrace(None)
-            os.kill(os.getpid(), signal.SIGKILL) if line < 5 else None
 
         ended = in_a_child(act)
         found.add(tuple(requests(git_dir)))
@@ -323,7 +343,7 @@ class Worker:
                 clock.now = NOON + 1_000_000 * int(number)
                 journal.record(read(int(number)))
             else:
-                die_at(int(number))
+                at_each_line(death(int(number)))
                 journal.drain()
                 sys.settrace(None)
             os.write(answers, b".")

@@ -8,7 +8,6 @@ import resource
 import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from api.opening import Application, opened
 from api.repositories import MOST, Repositories, largest_body, listed
 from api.root import Root, swept
 from api.server import WAITING, Master, Ready, addresses, bind, server
+from api.shared_folder import shared_folder
 from gitstore import (
     CACHE_BYTES,
     RepositoryRefused,
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.root is None
         else f"git-fhir serves the repositories of {options.root} on {place}/NAME{BASE_PATH}"
     )
-    with tempfile.TemporaryDirectory(prefix="git-fhir-metrics-") as folder:
+    with shared_folder() as folder:
         balance = Balance()
         at_work = partial(work, options, folder, balance)
 

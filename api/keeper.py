@@ -176,7 +176,6 @@ class Keeper:
         why = f"{holder.value or 'another node'} holds the lease"
         self._suspend(why)
         self._cluster.step_down(why)
-        self._say(logging.WARNING, f"this node is a replica now: {why}")
         self._resume()
         self._return()
         self._point(holder)
@@ -223,11 +222,9 @@ class Keeper:
     def _conclude(self, promotion: Future[Any]) -> None:
         self._promotion = None
         failure = promotion.exception()
-        if failure is None:
-            self._say(logging.WARNING, "this node is the primary now: nobody held the lease")
-        elif isinstance(failure, StoreError):
+        if isinstance(failure, StoreError):
             self._stand_back(f"this node could not become the primary: {failure}")
-        else:
+        elif failure is not None:
             raise failure
 
     def _stand_back(self, why: str) -> None:

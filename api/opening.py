@@ -18,6 +18,8 @@ from gitstore import CACHE_BYTES, Journal, RepositoryRefused, Settings, Store, n
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """https://peps.python.org/pep-3333/"""
 
+_ROLES = {"primary": "the primary", "replica": "a replica"}
+
 
 @contextmanager
 def opened(
@@ -68,7 +70,7 @@ def join(store: Store, waker: Waker, *, as_replica: bool) -> None:
     if store.cluster is not None:
         store.cluster.on_push = waker
         store.cluster.on_role = lambda standing: log.SERVER.info(
-            "this node is a %s now%s", standing.role, f": {standing.why}" if standing.why else ""
+            "this node is %s now%s", _ROLES[standing.role], f": {standing.why}" if standing.why else ""
         )
         if as_replica:
             store.cluster.follow()

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,12 @@ PAUSE = 0.01
 
 
 def measure(
-    commits: int, folder: Path, *, beside: bool = True, say: Callable[[str], None] = print
+    commits: int,
+    folder: Path,
+    *,
+    beside: bool = True,
+    durable: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, object]:
     """Make the commits and return what remained: packs, bytes, seconds, and what happened beside them."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
@@ -40,7 +46,8 @@ def measure(
     threads: list[threading.Thread] = []
     rows: list[dict[str, float]] = []
     errors: list[str] = []
-    with Store.open(git_dir, Settings(durability="off")) as store:
+    settings = Settings(durability="full" if durable else "off")
+    with Store.open(git_dir, settings) as store:
         store.commit_each([Unit([update(number)], AUTHOR) for number in range(1000)])
         if beside:
             threads = [
@@ -49,8 +56,10 @@ def measure(
             ]
         for thread in threads:
             thread.start()
-        say("| commits | commits/s | packs | most | MB | bytes a commit | descriptors | RSS MB |")
-        say("|---|---|---|---|---|---|---|---|")
+        say(
+            "| commits | commits/s | packs | most | MB | bytes a commit | descriptors | RSS MB | of no file |"
+        )
+        say("|---|---|---|---|---|---|---|---|---|")
         began = time.perf_counter()
         most = 0
         for number in range(1, commits + 1):
@@ -67,7 +76,7 @@ def measure(
             thread.join()
     result: dict[str, object] = {"commits": commits, "seconds": round(seconds, 1), **counts}
     result |= {"errors": len(errors), "first errors": errors[:5]}
-    with Store.open(git_dir, Settings(durability="off")) as store:
+    with Store.open(git_dir, settings) as store:
         for full in (False, True):
             start = time.perf_counter()
             report = store.maintain(full=full)
@@ -119,11 +128,10 @@ def packs(git_dir: str) -> int:
 
 
 def row(git_dir: str, number: int, most: int, seconds: float) -> dict[str, float]:
-    size = sum(
-        path.stat().st_size
-        for path in Path(git_dir, "objects", "pack").iterdir()
-        if not path.name.startswith("tmp")
-    )
+    size = 0
+    for path in Path(git_dir, "objects", "pack").iterdir():
+        with suppress(FileNotFoundError):  # it has just been merged
+            size += 0 if path.name.startswith("tmp") else path.stat().st_size
     return {
         "commits": number,
         "commits/s": number / seconds,
@@ -132,13 +140,15 @@ def row(git_dir: str, number: int, most: int, seconds: float) -> dict[str, float
         "MB": size / 1e6,
         "bytes a commit": size / number,
         "descriptors": len(os.listdir("/proc/self/fd")),
-        "RSS MB": memory() / 1e6,
+        "RSS MB": memory("VmRSS") / 1e6,
+        "of no file": memory("RssAnon") / 1e6,
     }
 
 
-def memory() -> int:
-    """Bytes of this process that are in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def memory(kind: str) -> int:
+    """Bytes of this process that are in memory now. https://man7.org/linux/man-pages/man5/proc_pid_status.5.html"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
 
 
 def main() -> None:
@@ -147,11 +157,14 @@ def main() -> None:
     )
     parser.add_argument("--commits", type=int, default=100_000)
     parser.add_argument("--alone", action="store_true", help="no readers and clones beside the writer")
+    parser.add_argument("--durable", action="store_true", help="sync each commit, as a server does")
     parser.add_argument("--json", action="store_true", help="for programs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent.parent, prefix=".bench-") as folder:
         quiet = (lambda _: None) if arguments.json else print
-        result = measure(arguments.commits, Path(folder), beside=not arguments.alone, say=quiet)
+        result = measure(
+            arguments.commits, Path(folder), beside=not arguments.alone, durable=arguments.durable, say=quiet
+        )
     print(json.dumps(result, indent=2))
 
 

@@ -26,7 +26,7 @@ from benchmarks.processes import WORKERS
 from gitstore import FULL_ACCESS, Access, NotFound, Outcome, Snapshot, Store
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.preparation import Prepared
-from gitstore.queue import Pending
+from gitstore.queue import Pending, WriteQueue
 from gitstore.version import SERVER, Commit, Version
 from gitstore.writes import Write
 
@@ -137,6 +137,7 @@ class Peer(Store):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.bodies = Bodies(self.git_dir)
+        self._queue = WriteQueue(self._lead, self.settings.lock_timeout)
 
     def snapshot(self, sequence: int | None = None, access: Access = FULL_ACCESS) -> Snapshot:
         assert sequence is None

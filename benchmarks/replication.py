@@ -1,11 +1,12 @@
 """What several nodes cost and gain: `python -m benchmarks.replication`, by root, in network namespaces of its own (tests/cluster.py).
 
     writes     64 clients create on a primary, `async` and `sync` in turns, round after round, for each round trip to the hub
-    lag        how long after the answer of the primary a commit is visible at a replica, which is asked with Min-Git-Commit
+    lag        how long after a commit is durable at the primary it is visible at a replica, for each commit of some seconds
     failover   from kill -9 of the primary to the first acknowledged write at another node, with etcd
 
 The hub is `git http-backend` behind nginx, whose cable holds back each frame. All share one machine with the generator:
-read the ratios. The journal is off.
+read the ratios. The journal is off. For the lag the primary is a process that has opened the record itself (benchmarks.commits),
+and after that a server that is written to over HTTP; the replica is a server in both.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import load, scripts
+from benchmarks import commits, load, scripts
 from benchmarks.store import resource
+from gitstore import Store, read_settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import cluster
@@ -35,6 +38,10 @@ import hubs
 CONFIG = {"fhir.accessJournal": "off", "fhir.pollInterval": "1"}
 ANYWHERE = "0.0.0.0"  # noqa: S104 - in a network of its own
 WRITERS = 8
+"""Over HTTP, for the lag."""
+WARM_UP = 2.0
+LOOK = 0.005
+"""Seconds: before the lag is measured, and between two looks at the replica."""
 PATIENCE = 120.0
 
 
@@ -101,64 +108,123 @@ def writes(options: argparse.Namespace) -> list[dict[str, Any]]:
 # Lag
 
 
-class Writer(threading.Thread):
-    """Creates at a pace; `last` is the commit of its newest answer, and when that came."""
-
-    def __init__(self, wire: cluster.Wire, pace: float, end: threading.Event) -> None:
-        super().__init__()
-        self._wire = wire
-        self._pace = pace
-        self._end = end
-        self.count = 0
-        self.last: tuple[str, float] | None = None
-
-    def run(self) -> None:
-        body = resource(1) | {"resourceType": "Observation"}
-        begun = time.perf_counter()
-        for number in count():
-            if self._end.wait(max(begun + number * self._pace - time.perf_counter(), 0)):
-                return
-            answer = self._wire.ask("POST", "Observation", body)
-            self.last = answer.headers["Git-Commit"], time.perf_counter()
-            self.count += 1
-
-
 def lag(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each way of writing: in a process that has opened the record itself, or over HTTP."""
+    return [_lag(options, kind) for kind in options.writers]
+
+
+def _lag(options: argparse.Namespace, kind: str) -> dict[str, Any]:
     with cluster.lab(2, CONFIG) as made:
         primary, replica = made.nodes
+        made.serving = ("--workers", "1")
+        made.start(replica)
         made.serving = SERVING
-        made.start(*made.nodes)
-        end = threading.Event()
-        crew = [Writer(made.wire(primary), WRITERS / options.rate, end) for _ in range(WRITERS)]
-        begun = time.perf_counter()
-        for writer in crew:
-            writer.start()
-        try:
-            seen = _lags(made.wire(replica), crew, options.lag_seconds)
-            spent = time.perf_counter() - begun
-        finally:
-            end.set()
-            for writer in crew:
-                writer.join()
+        writing = _committing if kind == "store" else _creating
+        with writing(made, primary, options.rate, options.at_once) as durable:
+            shown = _watch(replica, made.wire(replica), options.lag_seconds)
+        made.start(*(node for node in (primary,) if node.process is None))
         made.wait_until_alike(PATIENCE)
-    return [
-        {"commits/s": sum(writer.count for writer in crew) / spent, "samples": len(seen), **_quantiles(seen)}
-    ]
+        order = primary.git("rev-list", "--reverse", "main").split()
+    (_, first), *_, (_, last) = shown
+    rate = sum(first <= at < last for at in durable.values()) / (last - first)
+    late = lags(order, durable, shown)
+    return {
+        "writers": kind,
+        "at once": options.at_once,
+        "commits/s": rate,
+        "commits": len(late),
+        **_quantiles(late),
+    }
 
 
-def _lags(wire: cluster.Wire, crew: Sequence[Writer], seconds: float) -> list[float]:
-    """Seconds from an answer of the primary until the replica shows its commit, one after the other."""
+@contextmanager
+def _committing(
+    made: cluster.Lab, node: cluster.Node, rate: float, at_once: int
+) -> Iterator[dict[str, float]]:
+    """Which commit was durable when, once the block is left: made by a process that has opened the record, on the primary's node."""
+    command = [*node.space.within, sys.executable, "-m", "benchmarks.commits", str(node.git_dir)]
+    replica = made.nodes[1].process
+    assert replica is not None
+    durable: dict[str, float] = {}
+    with subprocess.Popen(
+        # The replica's worker is on the core of its number (api/__main__.py): this is to be on the other one of two.
+        [*command, "--rate", str(rate), "--at-once", str(at_once), "--core", str(replica.pid + 1)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=made.environment(node),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit("the primary doesn't start")
+        yield durable
+        process.stdin.close()
+        for line in process.stdout:
+            id, at = line.split()
+            durable[id] = float(at)
+    if process.returncode != 0:
+        raise SystemExit("the primary failed")
+
+
+@contextmanager
+def _creating(made: cluster.Lab, node: cluster.Node, rate: float, at_once: int) -> Iterator[dict[str, float]]:
+    """The same, over HTTP: when each create was answered."""
+    made.start(node)
+
+    def create(wire: cluster.Wire) -> str:
+        return str(wire.ask("POST", "Observation", commits.observation()).headers["Git-Commit"])
+
+    end = threading.Event()
+    writers = commits.crew([partial(create, made.wire(node)) for _ in range(WRITERS)], rate, end, at_once)
+    for writer in writers:
+        writer.start()
+    durable: dict[str, float] = {}
+    try:
+        yield durable
+    finally:
+        end.set()
+        for writer in writers:
+            writer.join()
+    for writer in writers:
+        durable |= writer.made
+
+
+def _watch(node: cluster.Node, wire: cluster.Wire, seconds: float) -> list[tuple[str, float]]:
+    """Which commit a replica's server showed when, for so long, after a time for all to get going.
+
+    It is asked when its index has moved, which is looked at here: so that it is neither kept busy by being asked, nor called for
+    a look at the hub.
+    """
+    shown: list[tuple[str, float]] = []
+    before = None
+    begun = time.monotonic()
+    with Store.open(node.git_dir, read_settings(node.git_dir)) as store:
+        while time.monotonic() < begun + WARM_UP + seconds:
+            time.sleep(LOOK)
+            commit = store.snapshot().commit
+            if commit == before or time.monotonic() < begun + WARM_UP:
+                continue
+            before = commit
+            shown.append((wire.ask("GET", "Observation/nobody").headers["Git-Commit"], time.monotonic()))
+    return shown
+
+
+def lags(
+    order: Sequence[str], durable: Mapping[str, float], shown: Sequence[tuple[str, float]]
+) -> list[float]:
+    """Seconds from when each commit was durable at the primary until the replica showed it, or a later one.
+
+    `order` is that of the record. What was there when the replica was first looked at, or not yet at last, says nothing.
+    """
+    places = {id: place for place, id in enumerate(order)}
     found = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        newest = max((writer.last for writer in crew if writer.last), key=lambda last: last[1], default=None)
-        if newest is None:
-            continue
-        commit, answered = newest
-        answer = wire.ask("GET", "Observation/nobody", Min_Git_Commit=commit)
-        if answer.status != 404:  # 404: it has the commit, and there is no such resource
-            raise SystemExit(f"the replica answers {answer.status}: {answer.content!r}")
-        found.append(time.perf_counter() - answered)
+    [(id, _), *rest] = shown
+    seen = places[id] + 1
+    for id, at in rest:
+        # A primary may be slower to hear of its own commit than the replica is to get it.
+        found += [max(at - durable[other], 0) for other in order[seen : places[id] + 1]]
+        seen = max(seen, places[id] + 1)
     return found
 
 
@@ -253,6 +319,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each kind in each round")
     parser.add_argument("--rate", type=float, default=500.0, help="commits a second, for the lag")
+    parser.add_argument("--writers", nargs="+", choices=("store", "http"), default=["store", "http"])
+    parser.add_argument(
+        "--at-once", type=int, default=1, help="commits that are asked for at once, for the lag"
+    )
     parser.add_argument("--lag-seconds", type=float, default=10.0)
     parser.add_argument("--failovers", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all there is to this file, too")

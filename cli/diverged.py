@@ -9,17 +9,18 @@ import click
 
 from cli.arguments import as_json, option
 from cli.errors import REFUSED
-from cli.opening import open_store
+from cli.opening import configured_author, open_store
 from cli.output import date_text, page, print_json, verb_text, visible
-from gitstore import Diverged, HubUnreachable, Obstacle, Store, apply_diverged, path_of
+from gitstore import Diverged, HubUnreachable, Obstacle, Store, apply_diverged, path_of, settle_diverged
 from gitstore import diverged as held_against_main
 from gitstore.fhir.dates import format_instant
 
-_COLOURS = {"applies": "cyan", "applied": "green", "conflicts": "red", "foreign": "red"}
+_COLOURS = {"applies": "cyan", "applied": "green", "conflicts": "red", "foreign": "red", "settled": "green"}
+_DONE = ("applied", "settled")
 
 
 @click.group(invoke_without_command=True)
-@option("--applied", is_flag=True, help="Also list what main has by now.")
+@option("--applied", is_flag=True, help="Also list what main has by now, and what is settled.")
 @option("--json", is_flag=True, help="Print NDJSON, one line for each commit.")
 @click.pass_context
 def diverged(context: click.Context, applied: bool, json: bool) -> None:
@@ -32,14 +33,15 @@ def diverged(context: click.Context, applied: bool, json: bool) -> None:
     applied     main has it; listed with --applied
     conflicts   main has gone another way, and what is in the way
     foreign     git-fhir did not make it, or it can't be read
+    settled     somebody has said so; listed with --applied
 
-    `git show COMMIT` shows what it did. A conflict stays on the list until main says the same: nothing is taken off by hand, and the refs stay.
+    `git show COMMIT` shows what it did. A conflict stays on the list until main says the same, or somebody settles it. The refs stay.
     """
     if context.invoked_subcommand is not None:
         return
     with open_store() as store:
         _fetch(store)
-        found = (one for one in held_against_main(store) if applied or one.state != "applied")
+        found = (one for one in held_against_main(store) if applied or one.state not in _DONE)
         _print(found, "nothing is left of what has diverged", json=json)
 
 
@@ -60,9 +62,29 @@ def apply(context: click.Context, refs: tuple[str, ...], dry_run: bool, json: bo
     with open_store() as store:
         _fetch(store)
         found = held_against_main(store, refs) if dry_run else apply_diverged(store, refs)
-        shown = (one for one in found if applied or one.is_new or one.state != "applied")
+        shown = (one for one in found if applied or one.is_new or one.state not in _DONE)
         if _print(shown, "nothing to apply", json=json):
             context.exit(REFUSED)
+
+
+@diverged.command()
+@click.argument("names", metavar="COMMIT|REF…", nargs=-1, required=True)
+@option("-m", "--message", required=True, help="Why, for the commit that says so.")
+@as_json
+@click.pass_context
+def settle(context: click.Context, names: tuple[str, ...], message: str, json: bool) -> None:
+    """Say that a commit has been looked at, and nothing more is to be done with it.
+
+    For a conflict that was resolved by hand, or where main is right. It is said by a commit on main that changes no resource: all nodes see it, and who did it. Nothing is dropped, the ref stays; the commit is listed with --applied only, and not applied.
+    COMMIT is an id, or its first digits (seven or more). A REF stands for all that is left of it: conflicts and what is foreign, not what applies.
+    """
+    assert context.parent is not None  # it is the group's
+    if not message.strip():
+        raise click.UsageError("-m has to say why.")
+    with open_store() as store:
+        _fetch(store)
+        settled = settle_diverged(store, names, configured_author(), message)
+    _print(iter(settled), "", json=json or context.parent.params["json"])
 
 
 def _fetch(store: Store) -> None:
@@ -157,7 +179,8 @@ def _base(one: Diverged) -> str:
 def _head(one: Diverged) -> str:
     """`1a2b3c4d5e applied as 5e4d3c2b1a: update by Ada Lovelace on 2026-01-01T12:05:00Z`"""
     state = click.style(one.state, fg=_COLOURS[one.state])
-    by = f" as {click.style(one.by.id[:10], fg='yellow')}" if one.by is not None else ""
+    preposition = "in" if one.state == "settled" else "as"
+    by = f" {preposition} {click.style(one.by.id[:10], fg='yellow')}" if one.by is not None else ""
     what = [
         one.interaction or "",
         f"by {one.author.name}" if one.author else "",

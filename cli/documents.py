@@ -42,10 +42,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The bytes of one JSON document."""
+    """The bytes of one JSON document. Of the `seed`, which no one can guess, the ids are made that its resources get."""
 
     place: Place
     data: bytes
+    seed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -63,7 +63,10 @@ class Importer:
         self._store = store
         self._report = report
         self._strict = strict
-        self._group: list[Item] = []
+        self.again: Callable[[Sequence[Item]], Iterable[Item]] = iter
+        """Prepares units once more ahead of time, where that is done."""
+
+        self._group: list[Item | Refusal] = []
         self._bytes = 0
         self._requests: set[str | None] = set()
         self._unmatched: list[tuple[Item, StoreError]] = []
@@ -73,7 +76,8 @@ class Importer:
         if isinstance(planned, Refusal):
             if self._strict:
                 self.flush()
-            self._refuse(planned)
+                self._refuse(planned)
+            self._group.append(planned)
             return
         if planned.unit.request_id and planned.unit.request_id in self._requests:
             self.flush()  # the same again: what has become of the first decides
@@ -94,7 +98,7 @@ class Importer:
         self.flush()
         while self._unmatched:
             again, self._unmatched = self._unmatched, []
-            for item, _ in again:
+            for item in self.again([item for item, _ in again]):
                 self.add(item)
             self.flush()
             if len(self._unmatched) == len(again):
@@ -102,39 +106,48 @@ class Importer:
         for item, error in self._unmatched:
             self._refuse(Refusal.of(item.place, error))
 
-    def _write(self, group: list[Item]) -> None:
-        group = list(self._not_yet_imported(group))
-        if not group:
-            return
+    def _write(self, group: list[Item | Refusal]) -> None:
+        rest = list(self._not_yet_imported(group))
+        units = [each.ahead or each.unit for each in rest if isinstance(each, Item)]
         fatal: StoreError | None = None
         with uninterrupted():
-            for item, result in zip(
-                group, self._store.commit_each([item.unit for item in group]), strict=True
-            ):
-                if not isinstance(result, StoreError):
-                    self._count(item, result)
-                elif isinstance(result, Fatal):
+            results = iter(self._store.commit_in_order(units) if units else ())
+            for each in rest:
+                if isinstance(each, Refusal):
+                    self._refuse(each)
+                elif isinstance(result := next(results), Fatal):
                     fatal = fatal or result
-                elif all(issue.code == "not-found" for issue in result.issues):
-                    self._unmatched.append((item, result))
                 else:
-                    self._refuse(Refusal.of(item.place, result))
+                    self._note(each, result)
         if fatal is not None:
             raise fatal
 
-    def _not_yet_imported(self, group: list[Item]) -> Iterator[Item]:
+    def _note(self, item: Item, result: list[Outcome] | StoreError) -> None:
+        """What became of a unit."""
+        if not isinstance(result, StoreError):
+            self._count(item, result)
+        elif all(issue.code == "not-found" for issue in result.issues):
+            self._unmatched.append((item, result))
+        else:
+            self._refuse(Refusal.of(item.place, result))
+
+    def _not_yet_imported(self, group: list[Item | Refusal]) -> Iterator[Item | Refusal]:
         """The items but those that an earlier import, or earlier input of this one, has brought in."""
         snapshot = self._store.snapshot()
         for item in group:
-            if item.unit.request_id and snapshot.commit_of_request(item.unit.request_id):
+            if (
+                isinstance(item, Item)
+                and item.unit.request_id
+                and snapshot.commit_of_request(item.unit.request_id)
+            ):
                 self._report.counts["already imported"] += item.writes
             else:
                 yield item
 
     def _count(self, item: Item, outcomes: list[Outcome]) -> None:
-        for interaction, outcome in zip(item.unit.interactions, outcomes, strict=True):
-            if not isinstance(interaction, Ask):
-                self._report.counts[_label(interaction, outcome)] += 1
+        for kind, outcome in zip(item.kinds, outcomes, strict=True):
+            if kind is not Ask:
+                self._report.counts[_label(kind, outcome)] += 1
 
     def _refuse(self, refusal: Refusal) -> None:
         self._report.refused.append(refusal)
@@ -142,10 +155,10 @@ class Importer:
             raise Refused
 
 
-def _label(interaction: Interaction, outcome: Outcome) -> str:
+def _label(kind: type[Interaction], outcome: Outcome) -> str:
     if not outcome.changed or outcome.version is None:
         return "unchanged"
-    if isinstance(interaction, Delete):
+    if kind is Delete:
         return "deleted"
     return "created" if outcome.version.created else "updated"
 

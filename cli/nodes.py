@@ -65,14 +65,23 @@ def _facts(status: ClusterStatus) -> dict[str, object]:
 
 @click.command()
 @option("-m", "--message", default="", help="Why, for the commit that says so.")
-def promote(message: str) -> None:
+@option("--despite-lease", is_flag=True, help="Also where another node holds the lease, and will undo it.")
+def promote(message: str, despite_lease: bool) -> None:
     """Make this replica the primary.
 
     It takes over with a commit that the hub accepts from one node only. The old primary learns of it when it next looks at the hub, or
     tries to write: what it had not brought there is kept, see `git fhir diverged`.
+
+    With fhir.etcd whoever holds the lease is the primary. While that is another node, as far as is known here, this is refused: stop the server there, and a replica takes over by itself.
     """
     with open_store() as store:
-        commit = _cluster(store).promote(configured_author(), message)
+        cluster = _cluster(store)
+        if cluster.leader is not None and not despite_lease:
+            raise Failure(
+                f"{cluster.leader} holds the lease, so this node would step down again at once: stop the server there, and"
+                " a replica takes over. (--despite-lease promotes all the same.)"
+            )
+        commit = cluster.promote(configured_author(), message)
     click.echo(f"{click.style(commit.id, fg='yellow')} this node is the primary")
 
 

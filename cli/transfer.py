@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,21 @@ from cli.histories import take_over
 from cli.importing import OUTCOMES, Importer, Refused, Rehearsal, Report
 from cli.opening import configured_author, open_store, settings
 from cli.output import print_json, visible
+from cli.preparing import ENOUGH, Desk, Helpers
 from cli.units import Planner
 from gitstore import ANONYMOUS, Author, Issue, StoreError
+
+_MOST_JOBS = 4
+"""One process writes, and can't keep up with more than these."""
+
+
+def jobs_of_cores() -> int:
+    """How many processes there are to prepare where nobody says it."""
+    return min(len(os.sched_getaffinity(0)), _MOST_JOBS)
+
+
+_OBJECTS = 50_000
+"""More of them made than gone before garbage is looked for."""
 
 _REDRAW = 0.2
 """Seconds between two looks of the progress bar when nothing else has changed."""
@@ -40,6 +54,14 @@ _REDRAW = 0.2
 @option("--dry-run", is_flag=True, help="Say what would happen, write nothing.")
 @option("--strict", is_flag=True, help="Stop at the first refusal.")
 @option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=jobs_of_cores,
+    show_default="as many as cores, 4 at most",
+    help="Prepare in so many processes, where there is enough to do; with 1, in the one that writes.",
+)
+@option(
     "--history",
     is_flag=True,
     help="Take over the histories of another record, with their version ids, dates and authors.",
@@ -55,6 +77,7 @@ def import_(
     force: bool,
     dry_run: bool,
     strict: bool,
+    jobs: int,
     history: bool,
     json: bool,
 ) -> None:
@@ -84,15 +107,27 @@ def import_(
             "--history takes commits over as they are, without --message, --force or --dry-run."
         )
     report, begun = Report(), time.monotonic()
-    with open_store() as store:
-        limits = settings()
-        inputs = Inputs(paths, limits.max_bundle)
-        author = author or (ANONYMOUS if dry_run else configured_author())
+    limits = settings()
+    inputs = Inputs(paths, limits.max_bundle)
+    author = author or (ANONYMOUS if dry_run else configured_author())
+    planner = Planner(author, message, limits, force=force)
+    several = jobs > 1 and not (history or dry_run) and (inputs.size is None or inputs.size >= ENOUGH)
+    with (
+        _seldom_collecting(),
+        Helpers(jobs, planner) if several else nullcontext() as helpers,
+        open_store() as store,
+    ):
         if history:
             steps = take_over(store, inputs, author, report)
+        elif dry_run:
+            steps = _planned(inputs, planner, Rehearsal(store, report, strict=strict))
         else:
-            work = (Rehearsal if dry_run else Importer)(store, report, strict=strict)
-            steps = _planned(inputs, Planner(author, message, limits, force=force), work)
+            importer = Importer(store, report, strict=strict)
+            steps = (
+                Desk(helpers, planner, store, importer).steps(inputs)
+                if helpers
+                else _planned(inputs, planner, importer)
+            )
         _run(inputs, steps, report)
         head = store.snapshot().commit.id
     if json:
@@ -104,6 +139,17 @@ def import_(
     if report.stopped:
         raise Failure(f"stopped: {report.stopped}")
     context.exit(REFUSED if report.refused else DONE)
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Garbage in cycles is looked for less often: here is little of it, and very many objects to look through."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def check_paths(context: click.Context, paths: tuple[str, ...]) -> None:

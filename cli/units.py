@@ -7,13 +7,15 @@ entries call one another by `urn:`: then only the whole Bundle makes sense, and 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from cli.documents import Document, Place, Refusal
 from gitstore import (
+    Ahead,
     Ask,
     Author,
     Create,
@@ -21,6 +23,7 @@ from gitstore import (
     Interaction,
     Invalid,
     Settings,
+    Snapshot,
     StoreError,
     TooLarge,
     Unit,
@@ -41,16 +44,27 @@ class Item:
     """A unit of work, where it comes from, and how many bytes it has.
 
     A unit with a request id creates resources under new ids: it must not happen twice, and the request id, which its
-    content determines, tells whether it has happened.
+    content determines, tells whether it has happened. `digest` is that content's where there may be more of the same.
+    `ahead` is what it came to where it is prepared already. `number` is its place among what the document was planned as.
     """
 
     place: Place
     unit: Unit
     size: int
+    digest: bytes | None = None
+    ahead: Ahead | None = None
+    number: int = 0
+    source: Document | None = None
+    kinds: tuple[type[Interaction], ...] = field(default=())
+    """Those of the interactions, in their order."""
+
+    def __post_init__(self) -> None:
+        if not self.kinds:
+            object.__setattr__(self, "kinds", tuple(map(type, self.unit.interactions)))
 
     @property
     def writes(self) -> int:
-        return sum(not isinstance(interaction, Ask) for interaction in self.unit.interactions)
+        return sum(kind is not Ask for kind in self.kinds)
 
 
 Planned: TypeAlias = Item | Refusal
@@ -74,6 +88,26 @@ class Planner:
 
     def plan(self, document: Document) -> Iterator[Planned]:
         """The units of a document, or what is wrong with it."""
+        return map(self.counted, self.outline(seeded(document)))
+
+    def outline(self, document: Document) -> Iterator[Planned]:
+        """The same, always the same for a document; what has to be `counted` is not, and has no request id yet."""
+        for number, planned in enumerate(self._planned(document)):
+            if isinstance(planned, Refusal):
+                yield planned
+            else:
+                unit = replace(planned.unit, seed=f"{document.seed}/{number}")
+                yield replace(planned, unit=unit, number=number)
+
+    def counted(self, planned: Planned) -> Planned:
+        """With the request id, if it depends on how many of the same came before. To be called in the order of all."""
+        if isinstance(planned, Refusal) or planned.digest is None:
+            return planned
+        request_id = self._request_id(planned.digest + b"%d" % self._seen[planned.digest])
+        self._seen[planned.digest] += 1
+        return replace(planned, unit=replace(planned.unit, request_id=request_id))
+
+    def _planned(self, document: Document) -> Iterator[Planned]:
         try:
             yield from self._document(document)
         except StoreError as error:
@@ -155,7 +189,7 @@ class Planner:
     def _interaction(self, request: Request) -> Interaction:
         if request.method in _READS:
             # Nothing to import, but it keeps the numbers of the entries.
-            return Ask(lambda _snapshot: None)
+            return Ask(_nothing)
         interaction = write_of(request, self._settings.patch_narrative, self._bases)
         if isinstance(interaction, Update):
             return replace(interaction, skip_unchanged=not self._force)
@@ -176,13 +210,9 @@ class Planner:
         """A unit of one interaction; `data` is its resource as it was read, if that is at hand."""
         resource = interaction.resource if isinstance(interaction, Create | Update) else {}
         data = data or json.dumps(resource)
-        request_id = None
-        if isinstance(interaction, Create):
-            # Not `data`: white space must not make another resource of it.
-            digest = hashlib.sha256(json.dumps(resource)).digest()
-            request_id = self._request_id(digest + b"%d" % self._seen[digest])
-            self._seen[digest] += 1
-        return Item(place, Unit([interaction], self._author, request_id, self._message), len(data))
+        # Not of `data`: white space must not make another resource of it.
+        digest = hashlib.sha256(json.dumps(resource)).digest() if isinstance(interaction, Create) else None
+        return Item(place, Unit([interaction], self._author, None, self._message), len(data), digest)
 
     def _whole(self, document: Document, interactions: list[Interaction] | list[Create | Update]) -> Item:
         request_id = self._request_id(document.data)
@@ -195,6 +225,15 @@ class Planner:
     @property
     def _bases(self) -> tuple[str, ...]:
         return (self._settings.base_url,) if self._settings.base_url else ()
+
+
+def seeded(document: Document) -> Document:
+    """The document with what its new ids are made of."""
+    return replace(document, seed=secrets.token_hex(16))
+
+
+def _nothing(_snapshot: Snapshot) -> None:
+    """What a read asks that is of no use here."""
 
 
 def _resource(value: Any, what: str) -> Resource:

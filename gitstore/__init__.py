@@ -5,12 +5,13 @@ A FHIR transaction is a git commit is a unit of work.
 
 from gitstore.access import FULL_ACCESS, Access, Grant
 from gitstore.adoption import Adoption
+from gitstore.ahead import Ahead, hand_over
 from gitstore.anchors import Anchor, check_anchor, parse_anchor, take_anchor
 from gitstore.blame import Blamed, blame
 from gitstore.changes import ChangesPage, Net, changes
 from gitstore.cluster.cluster import Cluster
 from gitstore.cluster.cluster import Status as ClusterStatus
-from gitstore.cluster.diverged import Diverged, Obstacle, apply_diverged, diverged
+from gitstore.cluster.diverged import Diverged, Obstacle, apply_diverged, diverged, settle_diverged
 from gitstore.errors import (
     AlreadyExists,
     Conflict,
@@ -113,6 +114,7 @@ __all__ = [
     "UNOBSERVED",
     "Access",
     "Adoption",
+    "Ahead",
     "AllowedSigners",
     "AlreadyExists",
     "Anchor",
@@ -216,6 +218,7 @@ __all__ = [
     "discover",
     "diverged",
     "everything_about",
+    "hand_over",
     "history_entry",
     "init",
     "is_held",
@@ -232,6 +235,7 @@ __all__ = [
     "read_settings",
     "relabelling",
     "replicas_of",
+    "settle_diverged",
     "state_at",
     "tag",
     "take_anchor",

@@ -17,7 +17,8 @@ from gitstore.version import Version
 
 TYPES = ("StructureDefinition", "ValueSet", "CodeSystem")
 
-_State: TypeAlias = tuple[str | None, ...]
+State: TypeAlias = tuple[str | None, ...]
+"""What the profiles of the record are: the last commit that changed a resource of each of TYPES."""
 
 
 class Canonicals:
@@ -30,8 +31,8 @@ class Canonicals:
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
         self._lock = threading.Lock()
-        self._state: _State | None = None
-        """The last commit that changed a resource of each of TYPES, when `_profiles` was made."""
+        self._state: State | None = None
+        """That of `_profiles`."""
         self._profiles = Profiles(lambda _: None)
         self._names: dict[str, tuple[str, ...]] = {}
         """The names of each resource, by the blob that it is: a blob never changes."""
@@ -48,13 +49,21 @@ class Canonicals:
 
     def profiles(self) -> Profiles:
         """The profiles of the record, each of which is read when it is first asked for."""
+        return self.current()[0]
+
+    def current(self) -> tuple[Profiles, State]:
+        """The same, and what they are."""
         snapshot = self._snapshot()
-        state = tuple(snapshot.last_change(type) for type in TYPES)
+        state = _state(snapshot)
         with self._lock:
             if state != self._state:
                 self._profiles = Profiles(self._finder(snapshot))
                 self._state = state
-            return self._profiles
+            return self._profiles, state
+
+    def state(self) -> State:
+        """What the profiles of the record are now."""
+        return _state(self._snapshot())
 
     def _finder(self, snapshot: Snapshot) -> Find:
         versions = [version for type in TYPES for version in snapshot.resources(type)]
@@ -74,6 +83,30 @@ class Canonicals:
     def _names_of(self, snapshot: Snapshot, version: Version) -> tuple[str, ...]:
         known = self._names.get(str(version.blob))
         return known if known is not None else _names(json.loads_trusted(snapshot.body(version)))
+
+
+class Judge:
+    """Validates the resources of one unit of work, all by the profiles that the record has at the first need of them.
+
+    `state` is what these are; None as long as none was needed.
+    """
+
+    def __init__(self, canonicals: Canonicals) -> None:
+        self.state: State | None = None
+        self._canonicals = canonicals
+        self._profiles: Profiles | None = None
+
+    def __call__(self, resource: Resource) -> Sequence[Issue]:
+        return conformance.issues(resource, self._found)
+
+    def _found(self) -> Profiles:
+        if self._profiles is None:
+            self._profiles, self.state = self._canonicals.current()
+        return self._profiles
+
+
+def _state(snapshot: Snapshot) -> State:
+    return tuple(snapshot.last_change(type) for type in TYPES)
 
 
 def _names(resource: Resource) -> tuple[str, ...]:

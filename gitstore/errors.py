@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class StoreError(Exception):
         ]
         self.entry: int | None = None
         super().__init__("; ".join(issue.text for issue in self.issues))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Some are made of more than their text, and all of them travel between processes.
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def at_entry(self, entry: int) -> None:
         """Say that the interaction number `entry` (from 0) of a Bundle is at fault."""

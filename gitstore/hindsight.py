@@ -84,7 +84,7 @@ class Hindsight:
         with looked.lock:
             if looked.upto < tip.sequence:
                 plain = Seeing(Sight(seeing.sight.access, registry), self._repository)
-                changed = _ids(index.changed_after(now, looked.upto))
+                changed = _ids(versions.changed_after(now, looked.upto))
                 hidden = {letter: {**types} for letter, types in looked.hidden.items()}
                 for letter in _LETTERS:
                     _note(

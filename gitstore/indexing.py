@@ -12,7 +12,7 @@ from gitstore.git.history import chain, walk
 from gitstore.git.repository import Repository
 from gitstore.git.writer import Writer, read_main
 from gitstore.replay import OnProgress, missing, read_step, replay
-from gitstore.search import index, states, versions
+from gitstore.search import index, noting, states, versions
 from gitstore.search.extract import extract
 from gitstore.search.index import Index
 from gitstore.search.parameters import Registry
@@ -39,6 +39,7 @@ class Indexing:
         self._index = search_index
         self._writer = writer
         self._searchable = searchable
+        self._closed = False
         self._foreign: tuple[str, ForeignCommit] | None = None
         """What stands on main, if it is a foreign commit: the tip, and why."""
 
@@ -73,6 +74,20 @@ class Indexing:
         if main is None:
             raise RepositoryDamaged(f"{self._repository.git_dir} has no branch {layout.BRANCH}.")
         return main
+
+    def reader(self) -> index.Connection:
+        """An index to answer from: one that is behind catches up first."""
+        if self._writer is not None and not self._closed and self._writer.index_is_behind():
+            try:
+                with self.locked():
+                    self.catch_up()
+            except Outdated:
+                self.replace_outdated()
+        return self._index.reader()
+
+    def close(self) -> None:
+        """The writer is about to be closed: who still reads gets what the index holds."""
+        self._closed = True
 
     def freshen(self) -> None:
         """Bring the index up to main. Raises RepositoryRefused where no record is."""
@@ -132,7 +147,7 @@ class Indexing:
         [step] = walk(self._repository, chain(self._repository, main, None)[:1], None)
         with suppress(ForeignCommit):
             read_step(step, None, lambda _: "absent")
-            index.forget_first(connection)
+            noting.forget_first(connection)
             return None
         return tip
 
@@ -159,10 +174,10 @@ class Indexing:
     def _renew(self, connection: index.Connection, registry: Registry, sequence: int) -> None:
         """Give the contents of their newest version to all resources that later commits changed."""
         after = 0
-        while piece := index.newest_since(connection, sequence, after, _PIECE):
+        while piece := versions.newest_since(connection, sequence, after, _PIECE):
             for key, _, blob in piece:
                 rows = extract(registry, self._resource(blob)) if blob is not None else None
-                index.renew(connection, key, rows, is_new=sequence == 0)
+                noting.renew(connection, key, rows, is_new=sequence == 0)
             after = piece[-1][0]
 
     def _resource(self, blob: str) -> Resource:

@@ -131,7 +131,8 @@ class Unit:
     its author has used already is answered as the first time. `agent` tells through what the author works, for the
     commit. What the `access` does not allow is Forbidden, and what it does not see is not there. What was `accepted`
     before, by another node, is written as it stands: not validated again, with its references as they are, and as a new
-    version also where it changes nothing.
+    version also where it changes nothing. With a `seed`, which no one can guess, the unit has the same new ids however
+    often it is prepared, and wherever.
     """
 
     interactions: Sequence[Interaction]
@@ -143,6 +144,7 @@ class Unit:
     agent: str | None = None
     access: Access = FULL_ACCESS
     accepted: bool = False
+    seed: str | None = None
 
 
 Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]

@@ -2,7 +2,8 @@
 
     32 packs that the multi-pack-index doesn't cover    a new multi-pack-index
     64 packs                                            the small ones are merged; then multi-pack-index, commit-graph
-    more than 256 packs                                 writers wait for a moment before each group, so that it catches up
+    128 packs                                           it is no longer nicer than the writers, who make packs faster than it
+    more than 256 packs                                 writers wait after each group, the longer the more packs there are
 
 One at a time for a repository, whichever process begins: `git-fhir/maintenance.lock` is a flock.
 """
@@ -25,6 +26,7 @@ from gitstore.observing import UNOBSERVED, Observer
 
 INDEX_AT = 32
 MERGE_AT = 64
+HURRY_AT = 128
 WAIT_ABOVE = 256
 """Packs."""
 
@@ -79,7 +81,8 @@ class Maintenance:
         """Called after each group that was written, in the writer's thread, outside its lock.
 
         Looks at the packs at times, and where maintenance is due begins it, in a thread of its own. Where there are
-        far too many packs, waits for it: a tenth of the time-out at most, so that nobody's write times out meanwhile.
+        far too many packs, waits for it: a few milliseconds at first, so that a single write hardly notices, and with
+        twice as many a tenth of the time-out, so that nobody's write times out meanwhile.
         """
         self._groups += 1
         if not self._automatic or self._groups <= self._next_look:
@@ -90,7 +93,7 @@ class Maintenance:
             if packs >= MERGE_AT or packs - indexed >= INDEX_AT:
                 self._begin()
             if packs > WAIT_ABOVE:
-                self._wait(self._timeout / 10)
+                self._wait(self._timeout / 10 * min(packs / WAIT_ABOVE - 1, 1))
         except OSError as error:
             self._failed(error)
 
@@ -211,7 +214,8 @@ class Maintenance:
         return lock
 
     def _tidy(self, lock: int, *, merging: bool, full: bool = False) -> None:
-        upkeep = Upkeep(self._git_dir, durable=self._durable, inherited=(lock,))
+        hurried = count_packs(self._git_dir)[0] >= HURRY_AT
+        upkeep = Upkeep(self._git_dir, durable=self._durable, inherited=(lock,), hurried=hurried)
         if not merging:
             upkeep.write_index()
             return

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
 from gitstore.access import FULL_ACCESS, Access
 from gitstore.canonicals import Canonicals
-from gitstore.errors import NotAllowed, NotFound, TooCostly
+from gitstore.errors import NotAllowed, NotFound
 from gitstore.fhir.dates import format_instant
 from gitstore.git.repository import Repository
 from gitstore.hindsight import Hindsight
-from gitstore.observing import Observer
-from gitstore.restricted import Restricted
+from gitstore.reading import Reading
 from gitstore.rewinding import Rewinding
 from gitstore.search import versions
-from gitstore.search.criteria import Limits
 from gitstore.search.index import Connection, Index
 from gitstore.search.parameters import Parameter, Registry
-from gitstore.searching import Searching
 from gitstore.seeing import Seeing
 from gitstore.settings import Settings
 from gitstore.snapshot import Snapshot
@@ -32,16 +29,14 @@ PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a store lends to the states of its past. `snapshot` and `seeing` are its own methods."""
+    """What a store lends to the states of its past."""
 
     repository: Repository
     index: Index
     rewinding: Rewinding
     hindsight: Hindsight
     settings: Settings
-    observer: Observer
-    snapshot: Callable[[int | None, Access], Snapshot]
-    seeing: Callable[[Access, Connection], Seeing]
+    reading: Reading
 
 
 class Past:
@@ -56,12 +51,12 @@ class Past:
         self.at = commit
         self._sources = sources
         self._patience = patience
-        self.canonicals = Canonicals(lambda: sources.snapshot(commit.sequence, FULL_ACCESS))
+        self.canonicals = Canonicals(lambda: sources.reading.snapshot(commit.sequence))
 
     def snapshot(self, sequence: int | None = None, access: Access = FULL_ACCESS) -> Snapshot:
         if sequence is not None and sequence > self.at.sequence:
             raise NotFound(f"The record had no commit number {sequence}.")
-        return self._sources.snapshot(sequence or self.at.sequence, access)
+        return self._sources.reading.snapshot(sequence or self.at.sequence, access)
 
     def snapshot_before(self, instant: int, access: Access = FULL_ACCESS) -> Snapshot:
         sequence = versions.sequence_before(self._sources.index.reader(), instant)
@@ -76,44 +71,19 @@ class Past:
         if sources.settings.search == "off":
             # Then there is one index only, and what can be asked of it says so when it can't be searched.
             with sources.index.reading() as now:
-                seeing = None if access.is_full else sources.seeing(access, now)
-                yield self._searchable(now, None, seeing)
+                seeing = None if access.is_full else sources.reading.seeing(access, now)
+                yield sources.reading.searchable(self.at, now, lambda: None, seeing)
             return
         with closing(sources.rewinding.open(self.at, self._patience)) as then:
             registry = sources.rewinding.states.registry(then)
             seeing = None if access.is_full else self._seeing(access, then, registry)
-            try:
-                yield self._searchable(then, registry, seeing)
-            except TooCostly:
-                sources.observer.refused_as_too_costly()
-                raise
+            with sources.reading.counting_costs():
+                yield sources.reading.searchable(self.at, then, lambda: registry, seeing)
 
     def _seeing(self, access: Access, then: Connection, registry: Registry) -> Seeing:
         sources = self._sources
         with sources.index.reading() as now:
-            return sources.hindsight.seeing(sources.seeing(access, now), now, self.at, then, registry)
-
-    def _searchable(
-        self, connection: Connection, registry: Registry | None, seeing: Seeing | None
-    ) -> Snapshot:
-        sources, settings = self._sources, self._sources.settings
-
-        def searching(source: Connection, commit: Commit) -> Searching:
-            limits = Limits(max_chain=settings.max_chain)
-            return Searching(
-                source, sources.repository, registry, commit, limits, settings.search_limit, seeing
-            )
-
-        if seeing is None:
-            return Snapshot(self.at, lambda: connection, sources.repository, searching)
-        return Restricted(
-            self.at,
-            lambda: connection,
-            sources.repository,
-            searching,
-            seeing,
-            lambda: nullcontext(connection),
-        )
+            return sources.hindsight.seeing(sources.reading.seeing(access, now), now, self.at, then, registry)
 
     def search_parameters(self, type: str) -> Mapping[str, Parameter]:
         """Those that searches of this state know: with the SearchParameters that were active then."""

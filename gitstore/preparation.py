@@ -8,6 +8,7 @@ https://hl7.org/fhir/R4/http.html#trules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,12 +26,12 @@ from gitstore.errors import (
     StoreError,
     TooLarge,
 )
-from gitstore.fhir import Resource
+from gitstore.fhir import Resource, json, version_specific
 from gitstore.fhir.bundle import resolver
 from gitstore.fhir.conditions import Criteria
 from gitstore.fhir.conformance import without_replaced
 from gitstore.fhir.definitions import is_resource_type
-from gitstore.fhir.ids import ResourceId, is_id
+from gitstore.fhir.ids import ResourceId, ids_of, is_id
 from gitstore.fhir.packed import unpacked
 from gitstore.fhir.references import references, rewrite
 from gitstore.fhir.stored import template
@@ -98,6 +99,8 @@ class Prepared:
     assumptions: tuple[Assumption, ...] = ()
     seen: str | None = None
     unit: Unit | None = None
+    attested: int | None = None
+    """The entry that is a Provenance of the others."""
 
     @property
     def access(self) -> Access:
@@ -114,8 +117,7 @@ class Prepared:
 
     def blamed(self, write: Write) -> int | None:
         """The entry of a transaction that is at fault for a write: what only came along with it is no entry."""
-        came_along = self.unit is not None and isinstance(self.unit.interactions[write.entry], Attest)
-        return write.entry if self.interaction == "transaction" and not came_along else None
+        return write.entry if self.interaction == "transaction" and write.entry != self.attested else None
 
     def holds(self, snapshot: Snapshot) -> bool:
         """Whether what was assumed of the state is still so."""
@@ -130,11 +132,21 @@ def prepare(unit: Unit, rules: Rules, state: Callable[[], Snapshot] | None = Non
     `state` gives a snapshot that can be searched, and is called only for what needs one.
     Raises StoreError; in a transaction with the entry at fault.
     """
+    return prepare_asking(unit, rules, Asked(state))
+
+
+def prepare_asking(unit: Unit, rules: Rules, asked: Asked) -> Prepared:
+    """The same, for who wants to know what was asked also where it is refused."""
     if unit.interaction not in (None, *INTERACTIONS):
         raise ValueError(f"{unit.interaction} is no interaction of the format")
     restoration.check_alone(unit.interactions)
-    return _Preparation(unit, rules, Asked(state)).run()
+    if unit.seed is not None:
+        rules = replace(rules, new_id=ids_of(unit.seed))
+    return _Preparation(unit, rules, asked).run()
 
+
+_CONDITIONAL = re.compile(rb'"reference":"[A-Za-z]+\?')
+_VERSION_SPECIFIC = json.dumps(version_specific.URL)
 
 _FEW = 64
 """Of more interactions, what is done for each is packed until it is wanted."""
@@ -196,6 +208,7 @@ class _Preparation:
             assumptions=tuple(self.asked.assumptions),
             seen=self.asked.commit,
             unit=unit,
+            attested=next((entry for entry, each in self._entries() if isinstance(each, Attest)), None),
         )
 
     def _entries(self) -> Iterator[tuple[int, Interaction]]:
@@ -349,13 +362,15 @@ class _Preparation:
     def _resolved(self, resource: Resource, full_url: str | None) -> Resource:
         """With references to other entries, and conditional ones, replaced by what they mean."""
         here = resolver(self.urls, full_url)
-        for expression, text in references(resource):
+        # Printing is so quick that it pays to look there first, for what most resources have not.
+        printed = json.dumps(resource)
+        for expression, text in references(resource) if _CONDITIONAL.search(printed) else ():
             type, found, query = text.partition("?")
             if found and is_resource_type(type) and text not in self.conditional:
                 with _about(expression):
                     self.conditional[text] = str(self._referred(Criteria.parse(type, query)))
         resource = rewrite(resource, lambda text: here(text) or self.conditional.get(text))
-        return resolve_versions(resource, self._versioned)
+        return resolve_versions(resource, self._versioned) if _VERSION_SPECIFIC in printed else resource
 
     def _versioned(self, text: str, expression: str) -> str | None:
         """The reference with the version that its resource has once this unit is done."""

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from gitstore.durable import storage_error
 from gitstore.errors import RepositoryDamaged, RepositoryRefused, StorageFailed, Unavailable
 from gitstore.fhir.ids import ResourceId
 from gitstore.git import layout
@@ -30,7 +31,7 @@ from gitstore.git.rewriting import Rewriting, Targets, pack_reachable, packed_id
 from gitstore.git.rewritten import merged
 from gitstore.git.swap import Swap
 from gitstore.git.upkeep import Upkeep, storage
-from gitstore.git.writer import Writer, storage_error
+from gitstore.git.writer import Writer
 from gitstore.indexing import Indexing
 from gitstore.maintenance import Maintenance
 from gitstore.purgeable import Selection, Target, select

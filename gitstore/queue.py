@@ -1,7 +1,7 @@
 """Units of work waiting to be written, and the one thread of this process that writes them in groups.
 
 Group commit: whatever arrives while a group is on its way to disk makes up the next one, so that many commits share
-one durable write. A unit that the writer has taken always gets its outcome; only one that still waits may time out.
+one durable write. A unit that is being written always gets its outcome; only one that still waits may time out.
 """
 
 from __future__ import annotations
@@ -54,11 +54,14 @@ class WriteQueue:
 
     def __init__(
         self,
-        lead: Callable[[Callable[[], list[Pending]]], None],
+        lead: Callable[[Callable[[], list[Pending]]], list[Pending]],
         timeout: float,
         observer: Observer = UNOBSERVED,
     ) -> None:
-        """`lead(take)` writes one group: it takes the lock, then calls `take()`, and finishes what it was given."""
+        """`lead(take)` writes one group: it takes the lock, then calls `take()`, and finishes what it was given.
+
+        What it returns, the last of these, it has not begun: they come first in the next group.
+        """
         self._lead = lead
         self._timeout = timeout
         self._observer = observer
@@ -111,8 +114,15 @@ class WriteQueue:
                         return
                     self._changed.wait()
             self._begun = time.monotonic()
-            self._lead(self._take)
+            self._give_back(self._lead(self._take))
             self._begun = None
+
+    def _give_back(self, units: Sequence[Pending]) -> None:
+        with self._changed:
+            self._waiting.extendleft(reversed(units))
+            for pending in units:
+                pending.taken = False
+            self._observer.queued(len(self._waiting))
 
     def busy_for(self) -> float:
         """Seconds for which the thread has been at its present group, the wait for the lock included."""

@@ -12,7 +12,8 @@ from gitstore.git import layout
 from gitstore.git.history import Step, chain, walk
 from gitstore.git.message import Message, parse_message
 from gitstore.git.repository import Repository
-from gitstore.search import index
+from gitstore.search import noting
+from gitstore.search.index import Connection
 from gitstore.version import Commit
 
 OnProgress = Callable[[int, int], None]
@@ -26,7 +27,7 @@ _EVERY = 1000
 
 def replay(
     repository: Repository,
-    connection: index.Connection,
+    connection: Connection,
     tip: Commit | None,
     ids: Iterable[str],
     progress: OnProgress | None = None,
@@ -37,15 +38,15 @@ def replay(
     """
     ids = list(ids)
     for step in walk(repository, ids, tip.id if tip else None):
-        commit, message = read_step(step, tip, partial(index.standing, connection))
+        commit, message = read_step(step, tip, partial(noting.standing, connection))
         blobs = [step.files.get(layout.path(change.resource_id)) for change in message.changes]
         try:
             if message.interaction == "purge":
-                index.apply(connection, commit, (), ())
-                index.note_purged(connection, commit, message.purged)
+                noting.apply(connection, commit, (), ())
+                noting.note_purged(connection, commit, message.purged)
             else:
                 purged = {one.resource_id for one in message.purged}
-                index.apply(connection, commit, message.changes, blobs, purged=purged)
+                noting.apply(connection, commit, message.changes, blobs, purged=purged)
         except RepositoryDamaged as error:
             raise _foreign(step.id, str(error)) from error
         tip = commit
@@ -109,8 +110,8 @@ def _expected(message: Message, standing: Standing, id: str) -> dict[str, bool]:
         if message.changes or not message.purged:
             raise _foreign(id, "a purge commit makes no version, and says what it took out")
         return {}
-    if message.interaction == "promote" and (message.changes or message.purged):
-        raise _foreign(id, "a promote commit makes no version")
+    if message.interaction in ("promote", "settle") and (message.changes or message.purged):
+        raise _foreign(id, f"a {message.interaction} commit makes no version")
     purged = {(one.resource_id, one.version_id) for one in message.purged}
     if purged - {(change.resource_id, change.version_id) for change in message.changes}:
         raise _foreign(id, "an FHIR-Purged trailer names a version that it doesn't make")

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from gitstore.access import Access
-from gitstore.errors import Forbidden, Gone, NotFound, TooCostly
+from gitstore.errors import Forbidden, NotFound, TooCostly
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.git.repository import Repository
@@ -59,14 +59,7 @@ class Restricted(Snapshot):
 
     def read(self, resource_id: ResourceId) -> Version:
         self._check("r", resource_id.type)
-        found = self.newest(resource_id)
-        if found is None:
-            raise NotFound(f"`{resource_id}` is not known.")
-        if found.deleted:
-            raise self._gone(found) or Gone(
-                f"`{resource_id}` was deleted.", found.version_id, found.last_updated
-            )
-        return found
+        return super().read(resource_id)
 
     def newest(self, resource_id: ResourceId) -> Version | None:
         with self._reading() as connection:
@@ -75,13 +68,14 @@ class Restricted(Snapshot):
 
     def version(self, resource_id: ResourceId, version_id: VersionId) -> Version:
         self._check("r", resource_id.type)
+        return super().version(resource_id, version_id)
+
+    def _version(self, resource_id: ResourceId, version_id: VersionId) -> Version | None:
+        if not self.access.history:
+            return None
         with self._reading() as connection:
             found = versions.version(connection, resource_id, version_id, self.commit.sequence)
-            if found is None or not self.access.history or not self._seeing.version(connection, found):
-                raise NotFound(f"`{resource_id}` has no version {version_id}.")
-        if (gone := self._gone(found)) is not None:
-            raise gone
-        return found
+            return found if found is not None and self._seeing.version(connection, found) else None
 
     def resources(self, type: str | None = None) -> Iterator[Version]:
         return (version for version in super().resources(type) if self.is_seen(version))

@@ -64,7 +64,7 @@ class Snapshot:
 
     def read(self, resource_id: ResourceId) -> Version:
         """The current version. Raises NotFound, or Gone where the resource is deleted."""
-        found = versions.newest(self._connect(), resource_id, self.commit.sequence)
+        found = self.newest(resource_id)
         if found is None:
             raise NotFound(f"`{resource_id}` is not known.")
         if found.deleted:
@@ -85,12 +85,15 @@ class Snapshot:
 
     def version(self, resource_id: ResourceId, version_id: VersionId) -> Version:
         """One version, which may be a deletion. Raises NotFound, and Gone where it was purged."""
-        found = versions.version(self._connect(), resource_id, version_id, self.commit.sequence)
+        found = self._version(resource_id, version_id)
         if found is None:
             raise NotFound(f"`{resource_id}` has no version {version_id}.")
         if (gone := self._gone(found)) is not None:
             raise gone
         return found
+
+    def _version(self, resource_id: ResourceId, version_id: VersionId) -> Version | None:
+        return versions.version(self._connect(), resource_id, version_id, self.commit.sequence)
 
     def vread(self, resource_id: ResourceId, version_id: VersionId) -> Version:
         """One version with content. Raises NotFound, or Gone where that version is a deletion or was purged."""
@@ -289,6 +292,10 @@ class Snapshot:
     def commit_of_key(self, author: Author, key: str) -> Commit | None:
         """The commit of an author's idempotency key."""
         return versions.commit_of_key(self._connect(), author, key, self.commit.sequence)
+
+    def commits_of_key(self, key: str) -> list[Commit]:
+        """The commits that have this idempotency key, of whichever authors; oldest first."""
+        return versions.commits_of_key(self._connect(), key, self.commit.sequence)
 
     def past(self, sequence: int) -> Snapshot:
         """The record as the commit of this sequence left it. Raises NotFound for one that is not in its past."""

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import lru_cache
+from contextlib import AbstractContextManager
 
 from gitstore.access import FULL_ACCESS, Access
 from gitstore.adopting import Adopting
 from gitstore.adoption import Adoption
-from gitstore.aims import Rules
+from gitstore.ahead import Ahead, do_in_order
 from gitstore.canonicals import Canonicals
 from gitstore.cluster.cluster import Cluster
-from gitstore.errors import (
-    ForeignCommit,
-    Locked,
-    NotFound,
-    Outdated,
-    RepositoryRefused,
-    StorageFailed,
-    StoreError,
-    TooCostly,
-)
-from gitstore.fhir.dates import format_instant
+from gitstore.errors import Locked, RepositoryRefused, StorageFailed, StoreError
 from gitstore.fhir.ids import ResourceId
 from gitstore.founding import now
 from gitstore.git import layout
 from gitstore.git.commits import Sign, unsigned
 from gitstore.git.message import parse_message
-from gitstore.git.pack import Pack
 from gitstore.git.repository import CACHE_BYTES, Repository
-from gitstore.git.rewritten import successor
 from gitstore.git.signing import signer
 from gitstore.git.writer import Writer
 from gitstore.hindsight import Hindsight
@@ -42,29 +28,23 @@ from gitstore.idempotency import done_before
 from gitstore.indexing import Indexing
 from gitstore.interactions import Interaction, Outcome, Unit
 from gitstore.journal.checking import check
+from gitstore.leading import Leading
 from gitstore.maintenance import Maintained, Maintenance
 from gitstore.observing import UNOBSERVED, Observer
 from gitstore.past import PATIENCE, Past, Sources
-from gitstore.preparation import Prepared, prepare
+from gitstore.preparation import Prepared
 from gitstore.purgeable import Selection, Target
 from gitstore.purging import Erased, Purging
 from gitstore.queue import Pending, WriteQueue
+from gitstore.reading import Reading
+from gitstore.rehearsing import Rehearsing
 from gitstore.replay import OnProgress
-from gitstore.replication import (
-    Replica,
-    prepare_series,
-)
-from gitstore.restricted import Restricted
+from gitstore.replication import Replica, prepare_series
 from gitstore.rewinding import Rewinding
-from gitstore.search import index, versions
-from gitstore.search.criteria import Limits
 from gitstore.search.described import Indexed, described
 from gitstore.search.index import Index
 from gitstore.search.parameters import Parameter
-from gitstore.search.sight import Sight
 from gitstore.search.states import States
-from gitstore.searching import Searching
-from gitstore.seeing import Seeing
 from gitstore.settings import Settings
 from gitstore.snapshot import Snapshot, as_indexed
 from gitstore.statistics import Statistics, take
@@ -72,15 +52,6 @@ from gitstore.verify import Finding, verify
 from gitstore.version import Author, Commit, Idempotency, Version
 from gitstore.vitals import Vitals
 from gitstore.writing import Writing
-
-_LOOK_AGAIN = 0.005
-"""Seconds between looks whether the index has a commit that is waited for."""
-
-_RECENT = 1000
-"""Commits among which one that is waited for is looked for first: mostly it is one of the last."""
-
-_ACCESSES = 256
-"""So many of them are known at once, each with what it has been found to see."""
 
 
 def random_id() -> str:
@@ -99,42 +70,38 @@ class Store:
         clock: Callable[[], int],
         new_id: Callable[[], str],
         observer: Observer = UNOBSERVED,
+        writer: Writer | None = None,
+        sign: Sign = unsigned,
     ) -> None:
         """Use `open`."""
         self.settings = settings
         self._repository = repository
         self._index = search_index
+        self._writer = writer
         self._clock = clock
-        self._new_id = new_id
         self._observer = observer
         self.cluster: Cluster | None = None
         """What there is to do with other nodes; None where fhir.hub isn't set, or the record belongs to someone else."""
 
-        self._writer: Writer | None = None
         self._maintenance: Maintenance | None = None
-        self._queue = WriteQueue(self._lead, settings.lock_timeout, observer)
+        self._queue: WriteQueue | None = None
         self.canonicals = Canonicals(lambda: as_indexed(search_index.reader, repository))
         self._validate = self.canonicals.validator(settings.validation)
-        self._indexing = Indexing(repository, search_index, None, searchable=settings.search == "on")
-        self._adopting = Adopting(repository, search_index, self._indexing, settings, self._validate)
-        # What was found out about an access is of use to its next request.
-        self._judges = lru_cache(_ACCESSES)(
-            lambda access, registry: Seeing(Sight(access, registry), repository)
+        self._indexing = Indexing(repository, search_index, writer, searchable=settings.search == "on")
+        self._reading = Reading(repository, search_index, self._indexing, settings, observer)
+        self._rehearsing = Rehearsing(
+            search_index, self._reading, self.canonicals, self._validate, settings, new_id
         )
         self.vitals = Vitals(repository, search_index, self._indexing, settings, clock, observer)
         durable = settings.durability == "full"
         states = States(search_index, settings.as_of_cache, min_free=settings.min_free, durable=durable)
         self.rewinding = Rewinding(repository, states)
-        self._sources = Sources(
-            repository,
-            search_index,
-            self.rewinding,
-            Hindsight(repository),
-            settings,
-            observer,
-            self.snapshot,
-            self._seeing,
-        )
+        hindsight = Hindsight(repository)
+        self._sources = Sources(repository, search_index, self.rewinding, hindsight, settings, self._reading)
+        if writer is None:
+            self._adopting = Adopting(repository, search_index, self._indexing, settings, self._validate)
+        else:
+            self._begin_writing(writer, sign)
 
     @classmethod
     def open(
@@ -160,15 +127,8 @@ class Store:
         git_dir = os.path.abspath(path)
         repository = Repository(git_dir, more_objects, cache_bytes)
         repository.check_format()
-        folder = os.path.join(git_dir, layout.LOCAL)
         is_private = not _is_ours(git_dir)
-        if is_private:
-            if cache_folder is None:
-                raise StorageFailed(
-                    f"{git_dir} can't be written, and there is no folder for a private index."
-                )
-            name = hashlib.sha256(os.path.realpath(git_dir).encode()).hexdigest()[:32]
-            folder = os.path.join(cache_folder, name)
+        folder = _private(git_dir, cache_folder) if is_private else os.path.join(git_dir, layout.LOCAL)
         settings = settings or Settings()
         sign = unsigned if is_private else signer(settings.signing_key, git_dir)
         search_index = Index(
@@ -177,9 +137,15 @@ class Store:
             all_references=settings.referential_integrity == "enforce",
         )
         search_index.on_other = repository.forget
-        store = cls(repository, search_index, settings, clock, new_id, observer)
+        writer = None
         if not is_private:
-            store._open_writer(sign)
+            writer = Writer(
+                git_dir,
+                durable=settings.durability == "full",
+                lock_timeout=settings.lock_timeout,
+                observer=observer,
+            )
+        store = cls(repository, search_index, settings, clock, new_id, observer, writer, sign)
         try:
             store._indexing.freshen()
         except BaseException:
@@ -190,13 +156,15 @@ class Store:
     def close(self) -> None:
         """Write what waits, and let go of everything."""
         self.rewinding.close()
-        self._queue.close()
+        if self._queue is not None:
+            self._queue.close()
         if self.cluster is not None:
             self.cluster.close()
         if self._maintenance is not None:
             self._maintenance.close()
         self._index.close()
         if self._writer is not None:
+            self._indexing.close()
             self._writer.close()
             self._writer = None
         self._repository.close()
@@ -214,56 +182,15 @@ class Store:
 
         Raises NotFound where there is no such commit.
         """
-        connection = self._reader()
-        commit = versions.tip(connection) if sequence is None else versions.commit_at(connection, sequence)
-        if commit is None:
-            raise NotFound(f"The record has no commit number {sequence}.")
-        if access.is_full:
-            return Snapshot(commit, self._index.reader, self._repository)
-        seeing = self._seeing(access, connection)
-        return Restricted(commit, self._index.reader, self._repository, None, seeing, self._index.steadily)
+        return self._reading.snapshot(sequence, access)
 
-    @contextmanager
-    def reading(self, access: Access = FULL_ACCESS) -> Iterator[Snapshot]:
+    def reading(self, access: Access = FULL_ACCESS) -> AbstractContextManager[Snapshot]:
         """The record now, for the length of a block in which it can be searched: other snapshots can't be."""
-        self._reader()
-        with self._index.reading() as connection:
-            tip = versions.tip(connection)
-            assert tip is not None
-            try:
-                yield self._searchable(tip, connection, access)
-            except TooCostly:
-                self._observer.refused_as_too_costly()
-                raise
-
-    def _searchable(
-        self, commit: Commit, connection: index.Connection, access: Access = FULL_ACCESS
-    ) -> Snapshot:
-        settings = self.settings
-        seeing = None if access.is_full else self._seeing(access, connection)
-
-        def searching(source: index.Connection, commit: Commit) -> Searching:
-            limits = Limits(max_chain=settings.max_chain)
-            registry = self._index.registry(connection)
-            return Searching(
-                source, self._repository, registry, commit, limits, settings.search_limit, seeing
-            )
-
-        if seeing is None:
-            return Snapshot(commit, lambda: connection, self._repository, searching)
-        return Restricted(
-            commit, lambda: connection, self._repository, searching, seeing, lambda: nullcontext(connection)
-        )
-
-    def _seeing(self, access: Access, connection: index.Connection) -> Seeing:
-        return self._judges(access, self._index.registry(connection))
+        return self._reading.reading(access)
 
     def snapshot_before(self, instant: int, access: Access = FULL_ACCESS) -> Snapshot:
         """The record as it was right before an instant. Raises NotFound where it did not exist yet."""
-        sequence = versions.sequence_before(self._reader(), instant)
-        if sequence == 0:
-            raise NotFound(f"The record did not exist before {format_instant(instant)}.")
-        return self.snapshot(sequence, access)
+        return self._reading.snapshot_before(instant, access)
 
     def body(self, version: Version) -> bytes:
         """A resource as it is stored, for the server's own use. Not for a deletion."""
@@ -279,70 +206,27 @@ class Store:
 
     def search_parameters(self, type: str) -> Mapping[str, Parameter]:
         """The search parameters of a resource type by their codes; none where `fhir.search` is off."""
-        registry = self._index.registry(self._reader())
+        registry = self._index.registry(self._indexing.reader())
         return {} if registry is None else registry.of(type)
 
     def indexed(self, resource_id: ResourceId) -> list[Indexed]:
         """By which parameters and values searches find a resource; nothing for one that isn't there."""
-        return described(self._reader(), resource_id)
+        return described(self._indexing.reader(), resource_id)
 
     def statistics(self) -> Statistics:
         """The record in numbers, as it is now."""
-        return take(self._repository, self._reader())
-
-    def _reader(self) -> index.Connection:
-        """An index to answer from: one that is behind catches up first."""
-        if self._writer is not None and self._writer.index_is_behind():
-            try:
-                with self._indexing.locked():
-                    self._indexing.catch_up()
-            except Outdated:
-                self._indexing.replace_outdated()
-        return self._index.reader()
+        return take(self._repository, self._indexing.reader())
 
     def resolve(self, revision: str) -> Commit:
         """The commit of the record that a git revision names: an id, its beginning, a tag, `main~2`.
 
         Raises NotFound where git knows none, or it is not on the record.
         """
-        id = self._commit_id(revision)
-        connection = self._index.reader()
-        try:
-            message = parse_message(self._repository.commit(id).message)
-            found = versions.commit_of_time(connection, message.last_updated)
-        except StoreError as error:
-            raise NotFound(f"`{revision}` is no commit of git-fhir.") from error
-        if found is None or found.id != id:
-            raise NotFound(f"`{revision}` is not on the record.")
-        return found
-
-    def _commit_id(self, revision: str) -> str:
-        """A commit that a purge has replaced is cited by its old id, or the beginning of it, for all time."""
-        git_dir = self._repository.git_dir
-        if len(revision) == 40 and (new := successor(git_dir, revision)) is not None:
-            return new
-        try:
-            return self._repository.resolve(revision)
-        except NotFound:
-            if (new := successor(git_dir, revision)) is None:
-                raise
-            return new
+        return self._reading.resolve(revision)
 
     def wait_for(self, id: str, seconds: float) -> bool:
         """Whether the commit of this id is on the record as it can be read here, within so many seconds."""
-        deadline = time.monotonic() + seconds
-        seen = self.snapshot().commit.sequence - _RECENT
-        if versions.has_commit(self._reader(), id, seen):
-            return True
-        with suppress(NotFound):
-            return bool(self.resolve(id))
-        while not versions.has_commit(connection := self._reader(), id, seen):
-            if time.monotonic() >= deadline:
-                return False
-            tip = versions.tip(connection)
-            seen = tip.sequence - 1 if tip is not None else 0
-            time.sleep(_LOOK_AGAIN)
-        return True
+        return self._reading.wait_for(id, seconds)
 
     def confirm(self, commit: Commit) -> None:
         """What has been read as of a commit may be told: in sync the primary waits until the hub has it.
@@ -399,8 +283,7 @@ class Store:
         if (earlier := self._done_before(unit)) is not None:
             return earlier
         pending = Pending(self._prepare(unit))
-        self._queue.submit([pending])
-        self._queue.wait(pending)
+        self._submit([pending])
         return self._outcomes(pending)
 
     def commit_each(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]:
@@ -412,8 +295,32 @@ class Store:
                 results.append(Pending(self._prepare(unit)) if earlier is None else earlier)
             except StoreError as error:
                 results.append(error)
-        self._queue.submit([result for result in results if isinstance(result, Pending)])
+        self._submit([result for result in results if isinstance(result, Pending)])
         return [self._await(result) if isinstance(result, Pending) else result for result in results]
+
+    def commit_in_order(self, units: Iterable[Unit | Ahead]) -> list[list[Outcome] | StoreError]:
+        """Do many units, each a commit of its own, as if each was prepared when those before it were done.
+
+        They may be prepared ahead: see `gitstore.ahead`. Idempotency keys are not for these.
+        """
+        return do_in_order(units, self.prepare_ahead, self._rehearsing.holds, self._commit_prepared)
+
+    def prepare_ahead(self, unit: Unit) -> Ahead:
+        """What there is to write for a unit, or why it is refused, to be done later by `commit_in_order`."""
+        return self._rehearsing.prepare_ahead(unit)
+
+    def handed_over(self, data: bytes) -> object:
+        """What another process of the same record gave by `hand_over`."""
+        return self._rehearsing.handed_over(data)
+
+    def _commit_prepared(self, prepared: Sequence[Prepared]) -> list[list[Outcome] | StoreError]:
+        try:
+            self._check_writable()
+        except StoreError as error:
+            return [error] * len(prepared)
+        pending = list(map(Pending, prepared))
+        self._submit(pending)
+        return list(map(self._await, pending))
 
     def replicate(self, replicas: Sequence[Replica]) -> list[Outcome]:
         """Take over commits of another record as they are, oldest first: all of them, or none. Durable when it returns.
@@ -425,12 +332,19 @@ class Store:
         self._check_writable()
         if not replicas:
             return []
-        pending = Pending(prepare_series(replicas, self._rules(self._index.reader()), self._clock()))
-        self._queue.submit([pending])
-        self._queue.wait(pending)
+        pending = Pending(
+            prepare_series(replicas, self._rehearsing.rules(self._index.reader()), self._clock())
+        )
+        self._submit([pending])
         return self._outcomes(pending)
 
+    def _submit(self, pending: Sequence[Pending]) -> None:
+        if self._queue is not None:  # where there is none nothing could be prepared
+            self._queue.submit(pending)
+
     def _outcomes(self, pending: Pending) -> list[Outcome]:
+        assert self._queue is not None
+        self._queue.wait(pending)
         if pending.error is not None:
             raise pending.error
         if self.cluster is not None and pending.head is not None:
@@ -449,7 +363,6 @@ class Store:
 
     def _await(self, pending: Pending) -> list[Outcome] | StoreError:
         try:
-            self._queue.wait(pending)
             return self._outcomes(pending)
         except StoreError as error:
             return error
@@ -472,134 +385,41 @@ class Store:
 
     def rehearse(self, unit: Unit) -> Prepared:
         """What there is to write for a unit. Raises all that `commit` refuses without a look at what is there."""
-        with ExitStack() as stack:
-            return prepare(
-                unit,
-                self._rules(self._index.reader()),
-                lambda: stack.enter_context(self.reading(unit.access)),
-            )
+        return self._rehearsing.rehearse(unit)
 
-    def _rules(self, connection: index.Connection) -> Rules:
-        return Rules(
-            self._new_id,
-            self._validate,
-            self._index.registry(connection),
-            skip_unchanged=self.settings.unchanged_update == "skip",
-            max_deletes=self.settings.max_entries if self.settings.conditional_delete == "multiple" else 1,
-        )
-
-    # Writing, in the writer's thread
-
-    def _lead(self, take: Callable[[], list[Pending]]) -> None:
-        group: list[Pending] = []
-        try:
-            with self._indexing.locked():
-                group = take()
-                self._write(group)
-            self.vitals.wrote(None)
-        except Exception as error:  # noqa: BLE001  # raised again in the callers' threads, by _outcomes
-            self.vitals.wrote(error)
-            group = group or take()
-            for pending in group:
-                pending.error = pending.error or error
-            if isinstance(error, Outdated):
-                self._replace_outdated()
-        if self.cluster is not None:
-            self.cluster.published()
-        for pending in group:
-            pending.finish()
-        self._tidy_up()
-
-    def _tidy_up(self) -> None:
-        if self._maintenance is not None:
-            self._maintenance.published()
-
-    def _replace_outdated(self) -> None:
-        """A purge that died has been finished: its readers, and the next group, need an index of what is left."""
-        try:
-            self._indexing.replace_outdated()
-        except StoreError as error:
-            self.vitals.wrote(error)
-
-    def _write(self, group: list[Pending]) -> None:
-        """Write a group of units: one transaction of the index, one pack, one move of main."""
-        assert self._writer is not None
-        if self.cluster is not None:
-            self.cluster.check_writable()
-        self._writer.check_space(2 * sum(pending.prepared.size for pending in group))
-        try:
-            self._indexing.catch_up()
-        except ForeignCommit as error:
-            if self.settings.foreign_commits != "adopt" or error.problems:
-                raise
-            self._adopting.take_over()
-
-        def units(head: Commit, connection: index.Connection, pack: Pack) -> Commit:
-            for pending in group:
-                head = self._writing.unit(pending, head, connection, pack)
-            return head
-
-        self._writing.publish(units)
-
-    def _open_writer(self, sign: Sign) -> None:
-        git_dir, settings = self._repository.git_dir, self.settings
-        durable = settings.durability == "full"
-        observer = self._observer
-        self._writer = Writer(git_dir, durable=durable, lock_timeout=settings.lock_timeout, observer=observer)
-        self._indexing = Indexing(
-            self._repository, self._index, self._writer, searchable=settings.search == "on"
-        )
-        self._writing = Writing(
-            self._repository,
-            self._index,
-            self._writer,
-            settings,
-            self._clock,
-            self._rules,
-            self._searchable,
-            observer,
-            sign,
+    def _begin_writing(self, writer: Writer, sign: Sign) -> None:
+        """What a store has besides where the record belongs to the user of this process."""
+        repository, search_index, indexing = self._repository, self._index, self._indexing
+        settings, observer, clock = self.settings, self._observer, self._clock
+        rules, searchable = self._rehearsing.rules, self._reading.now
+        writing = Writing(
+            repository, search_index, writer, settings, clock, rules, searchable, observer, sign
         )
         self._adopting = Adopting(
-            self._repository,
-            self._index,
-            self._indexing,
-            settings,
-            self._validate,
-            self._writer,
-            self._writing,
+            repository, search_index, indexing, settings, self._validate, writer, writing
         )
-        self._maintenance = Maintenance(
-            git_dir,
-            self._writer.locked,
-            durable=durable,
+        maintenance = self._maintenance = Maintenance(
+            repository.git_dir,
+            writer.locked,
+            durable=settings.durability == "full",
             timeout=settings.lock_timeout,
             automatic=settings.maintenance == "auto",
             observer=observer,
         )
+        states = self.rewinding.states
         self._purging = Purging(
-            self._repository,
-            self._index,
-            self._writer,
-            self._indexing,
-            self._maintenance,
-            self.rewinding.states,
-            settings,
-            self._clock,
-            sign,
+            repository, search_index, writer, indexing, maintenance, states, settings, clock, sign
         )
         if settings.hub is not None:
+            followed = maintenance.published
             self.cluster = Cluster(
-                self._repository,
-                self._index,
-                self._indexing,
-                self._writer,
-                settings,
-                self._clock,
-                sign,
-                self._tidy_up,
+                repository, search_index, indexing, writer, settings, clock, sign, followed
             )
-        self.vitals.can_write(self._indexing, self._writer, self._queue, self._maintenance)
+        leading = Leading(
+            writer, indexing, self._adopting, writing, maintenance, self.cluster, self.vitals, settings
+        )
+        self._queue = WriteQueue(leading.lead, settings.lock_timeout, observer)
+        self.vitals.can_write(writer, self._queue, maintenance)
 
     # Purging
 
@@ -617,7 +437,7 @@ class Store:
     def purgeable(self, targets: Sequence[Target]) -> Selection:
         """What `purge` would do. Raises the same."""
         self._check_purgeable()
-        return self._purging.select(self._reader(), targets)
+        return self._purging.select(self._indexing.reader(), targets)
 
     def _check_purgeable(self) -> None:
         self._check_writable()
@@ -654,3 +474,11 @@ class Store:
 def _is_ours(git_dir: str) -> bool:
     """Whether this process may write to a git directory, as its owner."""
     return os.access(git_dir, os.W_OK | os.X_OK) and os.stat(git_dir).st_uid == os.geteuid()
+
+
+def _private(git_dir: str, cache_folder: str | None) -> str:
+    """Where the index of a record that can't be written lies. Raises StorageFailed."""
+    if cache_folder is None:
+        raise StorageFailed(f"{git_dir} can't be written, and there is no folder for a private index.")
+    name = hashlib.sha256(os.path.realpath(git_dir).encode()).hexdigest()[:32]
+    return os.path.join(cache_folder, name)

@@ -13,13 +13,14 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from gitstore.durable import replace_file, storage_error, sync_folder
 from gitstore.errors import (
     Invalid,
     Issue,
@@ -32,7 +33,6 @@ from gitstore.errors import (
 from gitstore.fhir.dates import format_instant, parse_instant
 from gitstore.git import layout
 from gitstore.git.repository import Repository
-from gitstore.git.writer import storage_error
 from gitstore.scopes import check_scopes
 from gitstore.version import Author
 
@@ -250,26 +250,12 @@ class Tokens:
             os.close(lock)
 
     def _replace(self, tokens: Mapping[str, Token]) -> None:
-        """Put another file in place: at every moment, also after a power cut, it is the old or the new one."""
-        new = os.path.join(self._folder, "tokens.new")
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(new)
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o600)
-                file.write(_format(tokens))
-                file.flush()
-                os.fsync(descriptor)
-            os.rename(new, self.path)
+            replace_file(self.path, _format(tokens), 0o600)
         except OSError as error:
             raise storage_error(error, "the tokens are as they were") from error
         try:
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._folder)
         except OSError as error:
             raise NotConfirmed(
                 f"The tokens are changed, but the disk did not confirm it: {error.strerror}."

@@ -104,7 +104,7 @@ def verify(
 
 def _contents(repository: Repository, connection: index.Connection, registry: Registry) -> Iterator[Finding]:
     after = 0
-    while piece := index.newest_since(connection, 0, after, _EVERY):
+    while piece := versions.newest_since(connection, 0, after, _EVERY):
         after = piece[-1][0]
         for key, resource_id, blob in piece:
             try:
@@ -169,7 +169,10 @@ def _first_files(state: _State) -> Iterator[Finding]:
 def _message(step: Step, message: Message) -> Iterator[Finding]:
     for trailer in message.unknown:
         yield Finding("trailer", step.id, f"`{trailer}` is unknown to this version of git-fhir")
-    ours = replace(message, words=safe_words(message.words), request_id=safe_request_id(message.request_id))
+    words, request_id = safe_words(message.words), safe_request_id(message.request_id)
+    ours = message
+    if (words, request_id) != (message.words, message.request_id):
+        ours = replace(message, words=words, request_id=request_id)
     if not message.unknown and format_message(ours) != step.commit.message:
         yield Finding("message", step.id, "the message is not as git-fhir writes it")
     if step.commit.seconds != message.last_updated // SECOND:

@@ -75,11 +75,8 @@ class Vitals:
         self._maintenance: Maintenance | None = None
         self._failure: tuple[float, str] | None = None
 
-    def can_write(
-        self, indexing: Indexing, writer: Writer, queue: WriteQueue, maintenance: Maintenance
-    ) -> None:
+    def can_write(self, writer: Writer, queue: WriteQueue, maintenance: Maintenance) -> None:
         """The store has these, so they are looked at as well."""
-        self._indexing = indexing
         self._writer = writer
         self._queue = queue
         self._maintenance = maintenance

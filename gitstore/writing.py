@@ -23,7 +23,7 @@ from gitstore.observing import UNOBSERVED, Observer
 from gitstore.preparation import Prepared, prepare
 from gitstore.queue import Pending
 from gitstore.replication import Series, earlier_first_commit, plan_replica
-from gitstore.search import index, versions
+from gitstore.search import index, noting, versions
 from gitstore.search.index import Index
 from gitstore.settings import Settings
 from gitstore.snapshot import Snapshot
@@ -125,7 +125,7 @@ class Writing:
         planned = plan(prepared, lambda id: versions.newest(connection, id, head.sequence), last_updated)
         versions_made: list[Version] = []
         made = [one for one in planned if one.change is not None]
-        if made or prepared.adopts:
+        if made or prepared.adopts or prepared.interaction == "settle":
             head, versions_made = self._append(prepared, made, last_updated, head, connection, pack)
         outcomes = outcomes_of(
             prepared, planned, versions_made, lambda id: versions.newest(connection, id, head.sequence)
@@ -187,7 +187,7 @@ class Writing:
         hexed = [blob.hex() if blob is not None else None for blob in blobs]
         del blobs
         contents = contents_of(made, self._index.registry(connection))
-        versions_made = index.apply(connection, head, changes, hexed, contents)
+        versions_made = noting.apply(connection, head, changes, hexed, contents)
         if self._settings.referential_integrity == "enforce":
             check_references(prepared, self._searchable(head, connection, prepared.access))
         if not is_large:
@@ -204,7 +204,7 @@ class Writing:
         if head.sequence == 1 and first <= head.last_updated:
             tree = self._tree_of(head)
             head = earlier_first_commit(head, first - 1, tree, SERVER, pack, self._sign)
-            index.replace_first(connection, head)
+            noting.replace_first(connection, head)
             self._tree = (head.id, tree)
         for commit in series.commits:
             planned = plan_replica(commit, head, partial(versions.newest, connection, upto=head.sequence))

@@ -1,7 +1,7 @@
 """A laboratory for records with several nodes: a hub, git-fhir nodes and etcd, each in a network namespace of its own.
 
     10.99.0.1  the switch, with the bridge that connects all; clients connect from here
-    10.99.0.2  the hub: nginx with `git http-backend`
+    10.99.0.2  the hub: nginx with `git http-backend`, or sshd
     10.99.0.3  etcd, where it is asked for
     10.99.0.11 and on: the nodes, `git-fhir serve` on port 8080
 
@@ -14,44 +14,33 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import hubs
 import pytest
 import slow_link
-from namespaces import PATIENCE, Namespace
+from namespaces import PATIENCE, Namespace, children
 
 from gitstore import Store, init
 
 PORT = 8080
+_SSH = 2222
 _HUB, _ETCD, _FIRST_NODE = 2, 3, 11
-_CLOCK = """\
-import time
+_CLOCK = Path(__file__).with_name("skewed_clock.py")
 
-real = time.time_ns
-
-
-def ahead():
-    with open({path!r}) as file:
-        return int(file.read())
-
-
-time.time_ns = lambda: real() + ahead()
-time.time = lambda: time.time_ns() / 1e9
-"""
-"""Another time of day for all Python of a node, and the same monotonic clock. Under Debian's libfaketime 0.9.10 each
-time.sleep of Python 3.11 fails: it spoils the absolute times for which clock_nanosleep is to wait.
-"""
+HubKind = Literal["http", "ssh"]
 
 
 class Answer(NamedTuple):
@@ -128,7 +117,6 @@ class Node:
         self.name = space.name
         self.git_dir = folder / f"{space.name}.git"
         self.log = folder / f"{space.name}.log"
-        self.clock = folder / f"{space.name}.clock"
         self.customs = folder / f"{space.name}.python"
         self.url = f"http://{space.address}:{PORT}"
         self.config = {"fhir.nodeUrl": self.url, "fhir.hostName": space.address}
@@ -162,13 +150,22 @@ class Lab:
     """The nodes and what can be done to them. Everything is bounded in time: AssertionError where it takes longer."""
 
     def __init__(
-        self, stack: ExitStack, nodes: int, config: Mapping[str, str], *, etcd: bool, slow: bool
+        self,
+        stack: ExitStack,
+        nodes: int,
+        config: Mapping[str, str],
+        *,
+        etcd: bool,
+        slow: bool,
+        hub: HubKind,
+        workers: int,
     ) -> None:
         self._stack = stack
-        self.serving = ("--workers", "1", "--threads", "16")
+        self.serving = ("--workers", str(workers), "--threads", "16")
         """What a node is served with."""
 
-        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="git-fhir-lab-")))
+        # A short name, or ssh could not keep connections: paths of sockets have 107 characters at most.
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lab-")))
         self.nodes: list[Node] = []
         self._wires: list[Wire] = []
         stack.callback(self._reap)
@@ -182,9 +179,7 @@ class Lab:
             space.wait()
         self.switch = self._spaces["switch"]
         self._link = self._lay_cables(slow=slow)
-        self.hub = stack.enter_context(
-            hubs.http_hub(address=self._spaces["hub"].address, port=80, within=self._spaces["hub"].within)
-        )
+        self.hub = self._start_hub(hub)
         self.config = {"fhir.hub": self.hub.url, **self.hub.config, **config}
         if etcd:
             self.config["fhir.etcd"] = self._start_etcd()
@@ -241,6 +236,14 @@ class Lab:
         assert link.stdout.readline() == "ready\n"
         return link
 
+    def _start_hub(self, kind: HubKind) -> hubs.Hub:
+        space = self._spaces["hub"]
+        if kind == "ssh":
+            made = hubs.ssh_hub(address=space.address, port=_SSH, within=space.within)
+        else:
+            made = hubs.http_hub(address=space.address, port=80, within=space.within)
+        return self._stack.enter_context(made)
+
     def _start_etcd(self) -> str:
         [etcd] = hubs.find("etcd")
         space = self._spaces["etcd"]
@@ -260,9 +263,9 @@ class Lab:
         init(first.git_dir)
         first.git("push", "--quiet", str(self.hub.git_dir), "main")
         for node in self.nodes:
-            self.skew(node, 0)
             node.customs.mkdir()
-            (node.customs / "sitecustomize.py").write_text(_CLOCK.format(path=str(node.clock)))
+            shutil.copy(_CLOCK, node.customs / "sitecustomize.py")
+            self.skew(node, 0)
             if node is not first:
                 clone = ["git", "clone", "--quiet", "--bare", "--no-hardlinks", str(self.hub.git_dir)]
                 subprocess.run([*clone, str(node.git_dir)], check=True, env=os.environ | hubs.HARMLESS)
@@ -282,8 +285,11 @@ class Lab:
 
     def command(self, node: Node, *words: str) -> list[str]:
         """git-fhir on a node; it dies with who started it."""
-        command = [*node.space.within, "setpriv", "--pdeathsig", "KILL", sys.executable, "-P", "-m", "cli"]
-        return [*command, "-C", str(node.git_dir), *words]
+        return self._python(node, "cli", "-C", str(node.git_dir), *words)
+
+    def _python(self, node: Node, module: str, *words: str) -> list[str]:
+        command = [*node.space.within, "setpriv", "--pdeathsig", "KILL", sys.executable, "-P", "-m"]
+        return [*command, module, *words]
 
     def run(self, node: Node, *words: str) -> subprocess.CompletedProcess[str]:
         """A command of git-fhir on a node, with what it says; who calls looks at its exit code."""
@@ -306,8 +312,10 @@ class Lab:
             assert node.process is None, f"{node.name} runs already"
             role = ["--replica"] if node is not self.nodes[0] and not node.has_role else []
             with node.log.open("ab") as log:
+                address = ["--host", host or node.space.address]
                 node.process = subprocess.Popen(
-                    self.command(node, "serve", "--host", host or node.space.address, *arguments, *role),
+                    # What `git fhir serve` becomes, at once: starting Python twice is most of what a lab costs.
+                    self._python(node, "api", str(node.git_dir), *address, *arguments, *role),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -344,6 +352,14 @@ class Lab:
         assert node.process is not None
         node.process.wait(PATIENCE)
         node.process, node.is_paused = None, False
+
+    def kill_worker(self, node: Node, chance: random.Random) -> None:
+        """SIGKILL for one of its server's workers, if there is any: the others go on, and the server starts another."""
+        assert node.process is not None
+        workers = children(node.process.pid)
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(workers), signal.SIGKILL)
 
     def stop(self, node: Node) -> None:
         """As an administrator does it. It may bring the hub what that lacks, before."""
@@ -391,9 +407,9 @@ class Lab:
 
     def skew(self, node: Node, seconds: float) -> None:
         """Its clock is so far ahead, at once."""
-        made = node.clock.with_suffix(".new")
+        made = node.customs / "ahead.new"
         made.write_text(str(int(seconds * 1e9)))
-        made.rename(node.clock)
+        made.rename(node.customs / "ahead")
 
     # The network
 
@@ -435,10 +451,11 @@ class Lab:
         return {*map(self.head, self.nodes), str(self.hub.head())}
 
     def logs(self, lines: int = 15) -> str:
-        """The last lines that each has logged."""
+        """The last lines that each has logged, and which refs are locked."""
         told = []
         for path in sorted(self.folder.glob("*.log")):
             told += [f"--- {path.stem}", *path.read_text(errors="replace").splitlines()[-lines:]]
+        told += [f"locked: {path}" for path in self.folder.glob("*.git/refs/**/*.lock")]
         return "\n".join(told)
 
 
@@ -457,12 +474,18 @@ def _end_link(link: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def lab(
-    nodes: int = 3, config: Mapping[str, str] | None = None, *, etcd: bool = False, slow: bool = False
+    nodes: int = 3,
+    config: Mapping[str, str] | None = None,
+    *,
+    etcd: bool = False,
+    slow: bool = False,
+    hub: HubKind = "http",
+    workers: int = 1,
 ) -> Iterator[Lab]:
     """A lab whose nodes are made but not started; `config` is git configuration of each. Skips where the machine lacks something."""
     hubs.find("unshare", "nsenter", "setpriv", "ip")
     with ExitStack() as stack:
-        made = Lab(stack, nodes, config or {}, etcd=etcd, slow=slow)
+        made = Lab(stack, nodes, config or {}, etcd=etcd, slow=slow, hub=hub, workers=workers)
         try:
             yield made
         except BaseException:

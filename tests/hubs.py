@@ -100,8 +100,9 @@ PermitUserRC no
 PidFile none
 StrictModes no
 UsePAM no
-SetEnv GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+SetEnv GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 HOME={folder}
 """
+"""In another home the developer's .bashrc isn't found, which bash reads before each command that sshd gives it."""
 
 
 @dataclass(frozen=True)

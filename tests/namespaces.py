@@ -129,13 +129,19 @@ def _namespace_of(pid: int) -> str | None:
     return None
 
 
+def children(pid: int) -> list[int]:
+    """Of a process, in ascending order, without those that have ended."""
+    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [each for each in pids if _stat(each)[1] == str(pid) and _state(each) != "Z"]
+
+
 def _state(pid: int) -> str:
-    """One letter: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+    return _stat(pid)[0]
+
+
+def _stat(pid: int) -> list[str]:
+    """State, a letter, and parent: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
     with suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="ascii", errors="replace")
-            .rpartition(")")[2]
-            .split()[0]
-        )
-    return "Z"
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return text.rpartition(")")[2].split()[:2]
+    return ["Z", ""]

@@ -1,7 +1,7 @@
 """Several nodes and a hub while networks break, machines die, sleep and disagree about the time: docs/scaling.md
 
-The short runs are drawn from one seed. Longer, and with others:
-`GIT_FHIR_LAB_SECONDS=600 GIT_FHIR_LAB_SEED=7 pytest -s tests/test_lab.py -k nemesis`
+The short runs are drawn from one seed. Longer, with others, and with another hub and number of workers than each has by itself:
+`GIT_FHIR_LAB_SECONDS=600 GIT_FHIR_LAB_SEED=7 GIT_FHIR_LAB_HUB=ssh GIT_FHIR_LAB_WORKERS=2 pytest -s tests/test_lab.py -k nemesis`
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import cast
 
 import cluster_clients as clients
 import hubs
-from cluster import Lab, Node, lab
+from cluster import HubKind, Lab, Node, lab
 from cluster_clients import Client, Reign, Story, patient
 
 SECONDS = float(os.environ.get("GIT_FHIR_LAB_SECONDS", "5"))
 """How long the nemesis is at work, in each of its tests."""
 SEED = os.environ.get("GIT_FHIR_LAB_SEED", "1")
+HUB = os.environ.get("GIT_FHIR_LAB_HUB")
+WORKERS = os.environ.get("GIT_FHIR_LAB_WORKERS")
 CLIENTS = 4
 QUICK = {"fhir.pollInterval": "0.1", "fhir.hubTimeout": "2"}
 SYNC = {**QUICK, "fhir.replication": "sync"}
@@ -34,6 +37,14 @@ def running(nodes: int, config: dict[str, str]) -> Iterator[Lab]:
     """A lab whose first node is the primary, and whose others are replicas."""
     with lab(nodes, config) as made:
         made.start(*made.nodes)
+        yield made
+
+
+@contextmanager
+def tormentable(config: dict[str, str], hub: HubKind, workers: int, *, etcd: bool = False) -> Iterator[Lab]:
+    """A lab of three nodes with such a hub and so many workers, unless the environment says otherwise."""
+    kind = cast(HubKind, HUB or hub)
+    with lab(3, config, etcd=etcd, slow=True, hub=kind, workers=int(WORKERS or workers)) as made:
         yield made
 
 
@@ -186,7 +197,7 @@ def test_of_two_replicas_that_are_promoted_at_once_one_wins() -> None:
 
 def test_with_etcd_a_replica_takes_over_by_itself() -> None:
     """When the lease of the primary runs out. What comes back follows, and passes writes on to the new primary."""
-    with lab(3, AUTOMATIC, etcd=True) as made:
+    with lab(2, AUTOMATIC, etcd=True) as made:
         made.start(*made.nodes)
 
         def is_written(value: str, *nodes: Node) -> bool:
@@ -196,8 +207,8 @@ def test_with_etcd_a_replica_takes_over_by_itself() -> None:
         hubs.wait_until(lambda: is_written("before", *made.nodes), made.logs)
         old = made.primary()
         made.kill(old)
-        others = [node for node in made.nodes if node is not old]
-        hubs.wait_until(lambda: is_written("after", *others), made.logs)
+        [other] = [node for node in made.nodes if node is not old]
+        hubs.wait_until(lambda: is_written("after", other), made.logs)
         made.start(old)
         wait_for_role(made, old, "replica")
         hubs.wait_until(lambda: is_written("passed on", old), made.logs)
@@ -205,7 +216,7 @@ def test_with_etcd_a_replica_takes_over_by_itself() -> None:
         made.wait_until_alike()
         values = clients.record_of(made)["Patient/ada"]
         assert (values[0], values[-1]) == ("before", "passed on")
-        assert made.primary() in others
+        assert made.primary() is other
 
 
 class Nemesis:
@@ -221,6 +232,7 @@ class Nemesis:
 
     def torment(self, seconds: float) -> None:
         deeds = [self.cut_off, self.cut_one_way, self.heal, self.kill, self.pause, self.skew, self.delay]
+        deeds.append(self.kill_worker)
         deeds.append(self.cut_off_etcd if self._by_itself else self.promote)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -246,7 +258,9 @@ class Nemesis:
         self._lab.partition(ends[0], ends[1], both=False)
 
     def heal(self) -> None:
+        """Long enough, in a long run, that all find one another and go on: somebody has to be there to be harmed."""
         self._lab.heal()
+        self._story.wait(30, min(SECONDS / 5, 10))
 
     def kill(self) -> None:
         node = self._node()
@@ -254,6 +268,11 @@ class Nemesis:
             self._lab.kill(node)
             self._perhaps_without(node)
             self._lab.start(node, wait=False)
+
+    def kill_worker(self) -> None:
+        node = self._node()
+        if node.process is not None:
+            self._lab.kill_worker(node, self._chance)
 
     def pause(self) -> None:
         node = self._node()
@@ -329,7 +348,7 @@ def tormented(made: Lab, *, by_itself: bool = False) -> tuple[Story, Nemesis]:
 
 def test_in_sync_nothing_is_lost_whatever_the_nemesis_does() -> None:
     """Every acknowledged write is in the hub's record, at its version; no reader has seen what isn't; at the primary there is one order for all."""
-    with lab(3, SYNC, slow=True) as made:
+    with tormentable(SYNC, "ssh", 1) as made:
         story, nemesis = tormented(made)
 
         record = clients.record_of(made)
@@ -339,7 +358,7 @@ def test_in_sync_nothing_is_lost_whatever_the_nemesis_does() -> None:
 
 def test_with_etcd_nothing_is_lost_whatever_the_nemesis_does() -> None:
     """The same where the nodes themselves find a primary, also while some of them don't reach etcd."""
-    with lab(3, AUTOMATIC, etcd=True, slow=True) as made:
+    with tormentable(AUTOMATIC, "http", 2, etcd=True) as made:
         story, nemesis = tormented(made, by_itself=True)
 
         record = clients.record_of(made)
@@ -349,7 +368,7 @@ def test_with_etcd_nothing_is_lost_whatever_the_nemesis_does() -> None:
 
 def test_in_async_what_is_lost_is_what_has_diverged_whatever_the_nemesis_does() -> None:
     """Every acknowledged write is in the hub's record at its version, or listed by `git fhir diverged`; none is both."""
-    with lab(3, QUICK, slow=True) as made:
+    with tormentable(QUICK, "http", 1) as made:
         story, _ = tormented(made)
 
         record = clients.record_of(made)

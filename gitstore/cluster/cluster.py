@@ -50,7 +50,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds after a failure."""
 
 _SPACING = 0.1
-"""Seconds from one push of a node to its next, in async: a push takes some 50 ms of processor time."""
+"""Seconds from one push of a node to its next, in async, at most: a push takes some 50 ms of processor time. After one that
+took less than half of it the next begins when as much time again has passed.
+"""
 
 _CLOSING = 5.0
 """Seconds for which a node that stops tries to bring the hub what it has not."""
@@ -115,6 +117,7 @@ class Cluster:
         self._error: str | None = None
         self._failing_since: float | None = None
         self._told: Standing | None = None
+        self._spacing = _SPACING
         self._unsent = True
         """Whether something that has diverged may not be at the hub yet."""
 
@@ -145,6 +148,11 @@ class Cluster:
     def known_primary(self) -> str | None:
         """Where writes are to be sent: what the lease says, or else fhir.primary."""
         return self._state.primary() or self._settings.primary
+
+    @property
+    def leader(self) -> str | None:
+        """The URL of the other node that holds the lease, as far as is known here; None without etcd."""
+        return self._state.primary() if self._settings.etcd else None
 
     def status(self) -> Status:
         """Raises StoreError."""
@@ -295,10 +303,12 @@ class Cluster:
 
     def _is_called(self) -> bool:
         """Wait until somebody calls, or it is time for a look; whether somebody has called."""
-        ready, _, _ = select.select([self._event, self._state.wake], [], [], self._settings.poll_interval)
+        select.select([self._event, self._state.wake], [], [], self._settings.poll_interval)
+        is_called = False
         with suppress(BlockingIOError):
-            os.eventfd_read(self._event)
-        return self._state.heard() or bool(ready)
+            is_called = bool(os.eventfd_read(self._event))
+        # A byte that another process took calls that one: a second look would only keep the next call waiting.
+        return self._state.heard() or is_called
 
     def _turn(self, *, asked: bool, spaced: bool = False) -> float:
         """One push or one look, unless another process has just done it. Where pushes are `spaced`: in how many seconds it is
@@ -311,7 +321,7 @@ class Cluster:
             begun = seen.begun if seen is not None and seen.begun <= ticks() else 0
             if self._state.standing().role == "primary":
                 # In async nobody waits: what comes meanwhile goes with the next push, and git leaves time for the server.
-                if spaced and begun <= called and (early := _SPACING - (called - begun) / 1e9) > 0:
+                if spaced and begun <= called and (early := self._spacing - (called - begun) / 1e9) > 0:
                     return early
                 self._push(idle=called - begun < _QUIET * self._settings.poll_interval * 1e9)
             elif begun < called and (asked or called - begun >= 0.9 * self._settings.poll_interval * 1e9):
@@ -334,6 +344,7 @@ class Cluster:
             self._fence("another node has become the primary")
             return
         self._state.note(tip.sequence, tip.id, self._clock(), begun)
+        self._spacing = min(_SPACING, 2 * (ticks() - begun) / 1e9)
         if seen is None or seen.id != tip.id:
             self.on_push()
 
@@ -357,10 +368,12 @@ class Cluster:
         main = self._hub.fetch()
         if main is None:
             raise HubUnreachable("The hub has no branch main yet.")
-        first = versions.commit_at(self._index.reader(), 1)
-        if first is None or not self._repository.contains(first.id, main):
-            raise HubUnreachable("The hub holds another record: fhir.hub names the wrong one.")
-        return main
+        connection = self._index.reader()
+        # Mostly it builds on what is here: a walk over what is new shows that, and only otherwise one over all history.
+        for known in (versions.tip(connection), versions.commit_at(connection, 1)):
+            if known is not None and self._repository.contains(known.id, main):
+                return main
+        raise HubUnreachable("The hub holds another record: fhir.hub names the wrong one.")
 
     def _arrive(self, main: str, begun: int) -> None:
         if self._go_to(main):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from gitstore.cluster.redoing import Numbers, Redone, read_files, redone, said_since, unit_of
+from gitstore.cluster.settling import settlement, settling
 from gitstore.errors import (
     Conflict,
     ForeignCommit,
@@ -71,13 +72,13 @@ class Diverged:
 
     "applies": it can be done again. "applied": main has what it did, by the commit `by`, where it changed anything at all;
     `is_new` where that was done just now. "conflicts": `obstacles` say why. "foreign": it is no commit of ours, or can't
-    be read.
+    be read. "settled": somebody has looked at it, which the commit `by` says, and nothing is done with it any more.
     """
 
     ref: str
     base: Commit | None
     id: str
-    state: Literal["applies", "applied", "conflicts", "foreign"]
+    state: Literal["applies", "applied", "conflicts", "foreign", "settled"]
     author: Author | None = None
     made: int | None = None
     interaction: str | None = None
@@ -109,7 +110,53 @@ def apply_diverged(record: Record, refs: Sequence[str] = ()) -> Iterator[Diverge
     return _held(record, _Main(record, is_applying=True), refs)
 
 
+def settle_diverged(record: Record, names: Sequence[str], author: Author, words: str) -> list[Diverged]:
+    """Say on main, where all nodes see it, that somebody has looked at these commits; the refs stay.
+
+    A name is the beginning of a commit's id, or a ref: that stands for all that is left of it. Raises NotFound for what
+    names none that is left or applies, Invalid for what may name several, and what `Store.commit` raises.
+    """
+    found = list(diverged(record))
+    chosen = {one.id: one for name in names for one in _named(found, name)}
+    units = [settling(one.id, author, words) for one in chosen.values() if one.state != "settled"]
+    for result in record.commit_each(units):
+        if isinstance(result, StoreError):
+            raise result
+    snapshot = record.snapshot()
+    return [
+        replace(one, state="settled", by=settlement(snapshot, one.id), is_new=True, obstacles=())
+        for one in chosen.values()
+    ]
+
+
+_SHORTEST = 7
+"""Digits of a commit's id."""
+
+
+def _named(found: Sequence[Diverged], name: str) -> list[Diverged]:
+    ref = f"{DIVERGED}/{name.removeprefix(f'{DIVERGED}/')}"
+    if of_ref := [one for one in found if one.ref == ref]:
+        if left := [one for one in of_ref if one.is_left]:
+            return left
+        raise NotFound(f"Nothing is left of `{ref}`.")
+    named = [one for one in found if len(name) >= _SHORTEST and one.id.startswith(name)]
+    if len(named) > 1:
+        raise Invalid(f"`{name}` may be any of {', '.join(one.id for one in named)}.")
+    if not named:
+        raise NotFound(f"`{name}` is no commit that has diverged, and no ref of one.")
+    if named[0].state == "applied":
+        raise NotFound(f"`{name}` is not left: main has it.")
+    return named
+
+
 def _held(record: Record, main: _Main, refs: Sequence[str]) -> Iterator[Diverged]:
+    """Each commit with what becomes of it. What is foreign may be settled as well as what conflicts."""
+    for one in _judged(record, main, refs):
+        by = settlement(main.snapshot, one.id) if one.state == "foreign" else None
+        yield one if by is None else replace(one, state="settled", by=by, obstacles=())
+
+
+def _judged(record: Record, main: _Main, refs: Sequence[str]) -> Iterator[Diverged]:
     repository = Repository(record.git_dir)
     for name, tip in _refs(record.git_dir, refs):
         try:
@@ -310,6 +357,8 @@ class _Branch:
             known = said_since(self._main.snapshot, self._repository, step, message, since)
         if known is not None:
             return replace(told, state="applied", by=known.by), known.numbers
+        if (by := settlement(self._main.snapshot, step.id)) is not None:
+            return replace(told, state="settled", by=by), {}
         obstacles = self._obstacles(step, message, before)
         if not obstacles:
             expected: Numbers = {each: (number or 0) + 1 for each, number in before.items()}

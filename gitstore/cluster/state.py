@@ -10,7 +10,6 @@ A byte in a FIFO beside the git directory brings forward the next look at the hu
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -21,12 +20,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from gitstore.durable import replace_file, storage_error, sync_folder
 from gitstore.errors import Invalid, RepositoryDamaged
 from gitstore.fhir import json
 from gitstore.fhir.dates import format_instant, parse_instant
 from gitstore.git import layout
 from gitstore.git.hub import runtime_folder
-from gitstore.git.writer import boot_id, storage_error, sync_folder
+from gitstore.git.writer import boot_id
 
 Role = Literal["primary", "replica"]
 
@@ -160,17 +160,8 @@ class State:
 
     def _put(self, name: str, data: bytes) -> None:
         """Replace a file as a whole, on the disk when this returns."""
-        path = self._path(name)
         try:
-            descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            try:
-                if os.write(descriptor, data) != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-                if self._durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.rename(f"{path}.new", path)
+            replace_file(self._path(name), data, 0o644, durable=self._durable)
             if self._durable:
                 sync_folder(self._folder)
         except OSError as error:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
+import uuid
+from collections.abc import Callable
 from typing import NamedTuple, NewType
 
 from gitstore.errors import Invalid, Issue
@@ -42,6 +46,17 @@ def check_id(text: object, expression: str | None = None) -> str:
             expression,
         )
     )
+
+
+def ids_of(seed: str) -> Callable[[], str]:
+    """New ids, always the same ones for a seed: who can't guess that can't guess them. UUIDs by their form."""
+    numbers = itertools.count()
+
+    def next_id() -> str:
+        digest = hashlib.sha256(f"{seed}/{next(numbers)}".encode()).digest()
+        return str(uuid.UUID(bytes=digest[:16], version=4))
+
+    return next_id
 
 
 def parse_version_id(text: str) -> VersionId | None:

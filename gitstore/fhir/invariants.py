@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from gitstore.fhir import definitions, paths
@@ -52,8 +52,15 @@ def compiled(key: str, severity: str, expression: str) -> Invariant:
 def _invariant(constraint: definitions.Constraint) -> Invariant:
     named = _NAMED.get(constraint.key)
     if named is None:
-        return compiled(*constraint)
+        invariant = compiled(*constraint)
+        return _of_contained(invariant) if constraint.key in _OF_CONTAINED else invariant
     return Invariant(constraint.key, constraint.severity, _TEXTS[constraint.key], named)
+
+
+def _of_contained(invariant: Invariant) -> Invariant:
+    """The same, but that it holds without a look at its expression where nothing is contained: nearly always."""
+    check = invariant.check
+    return replace(invariant, check=lambda context: "contained" not in context.item[1] or check(context))
 
 
 def _contained_are_referred_to(context: Context) -> bool:
@@ -123,6 +130,8 @@ _NAMED: dict[str, Check] = {
     "ref-1": _contained_reference_leads_somewhere,
     "bdl-7": _full_urls_are_unique,
 }
+
+_OF_CONTAINED = frozenset({"dom-2", "dom-4", "dom-5"})
 
 _HOLD_WHEN_EMPTY = frozenset({"bdl-8", "md-1", "ras-2"})
 """Their expression is empty where there is no fullUrl, no max, and no probability."""

@@ -67,8 +67,10 @@ def _bundle(data: bytes) -> Resource | None:
     entries = _BUNDLE.decode(data).entry
     at, size = data.find(memoryview(entries)), memoryview(entries).nbytes
     bundle: Resource = json.loads(data[:at] + b"null" + data[at + size :])
-    if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in _KINDS or "entry" not in bundle:
+    if bundle.get("resourceType") != "Bundle" or bundle.get("type") not in _KINDS:
         return None
+    if bundle.get("entry", entries) is not None:
+        return None  # the same stands somewhere before it
     drawers, packed = Drawers(), []
     for entry in _ENTRIES.decode(entries):
         one = bytes(entry)

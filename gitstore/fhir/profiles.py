@@ -258,10 +258,15 @@ class _Examination:
         self.issues.append(Issue("error", code, text, place))
 
 
+_CONTAINERS = frozenset({"Bundle", "Parameters"})
+
+
 def _inner_resources(node: Node, place: str) -> Iterator[tuple[str, Node]]:
     """The resources in a resource, contained ones and those in entries and parameters, without those in them."""
     name: str
-    for name in node[1]:
+    # Only in these types there can be a resource elsewhere.
+    names = node[1] if node[0] in _CONTAINERS or "." in node[0] else node[1].keys() & {"contained"}
+    for name in names:
         for number, child in nodes.numbered_children(node, name):
             path = f"{place}.{name}" if number is None else f"{place}.{name}[{number}]"
             if definitions.is_resource_type(child[0]):

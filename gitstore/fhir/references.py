@@ -50,26 +50,29 @@ def _rewrite_resource(value: Any, resolve: Resolve) -> Any:
 
 
 def _rewrite_object(value: Any, resolve: Resolve, type: str) -> Any:
-    if not isinstance(value, dict):
+    if value.__class__ is not dict:
         return value
     table = _rewriters(type)
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] | None = None
     for name, child in value.items():
         rewriter = table.get(name)
         if rewriter is None:
             continue
         new = (
-            _rewrite_items(child, resolve, rewriter) if isinstance(child, list) else rewriter(child, resolve)
+            _rewrite_items(child, resolve, rewriter) if child.__class__ is list else rewriter(child, resolve)
         )
         if new is not child:
+            changed = changed or {}
             changed[name] = new
     return {**value, **changed} if changed else value
 
 
 def _rewrite_items(items: list[Any], resolve: Resolve, rewriter: _Rewriter) -> list[Any]:
     rewritten = [rewriter(item, resolve) for item in items]
-    same = all(new is old for new, old in zip(rewritten, items, strict=True))
-    return items if same else rewritten
+    for new, old in zip(rewritten, items, strict=True):
+        if new is not old:
+            return rewritten
+    return items
 
 
 def _rewrite_link(value: Any, resolve: Resolve) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from gitstore import cores
+from gitstore.durable import storage_error, sync_folder
 from gitstore.errors import HubUnreachable, StorageFailed
 from gitstore.git import layout
 from gitstore.git.repository import Repository, git_environment
@@ -31,8 +32,19 @@ _MASTER_LIVES = 60
 _LONGEST_FOLDER = 48
 """Characters: ssh adds 58 for a socket's name, whose path may have 107."""
 
-_DURABLE = ("-c", "core.fsync=all")
+_DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync")
+"""git then syncs each file that it writes, but never a folder."""
+
+_PLAIN = ("-c", "pack.window=0", "-c", "pack.threads=1")
+"""For packs of a few commits. To look for deltas takes as much processor time again, here and at the hub, and saves a third of
+the bytes. Those that the record's packs have go along as they are, and the hub's git finds the others when it tidies up.
+"""
+
 _NO_MAIN = "couldn't find remote ref"
+_LOCKED = ".lock': File exists"
+_ABANDONED = 10.0
+"""Seconds after which nobody is writing any more what a ref is locked for: the few bytes of its new value."""
+
 _REJECTED = "!\t"
 
 
@@ -40,8 +52,8 @@ class Hub:
     """One repository's hub. One caller at a time, whichever process: who calls holds `git-fhir/hub.lock`."""
 
     def __init__(self, repository: Repository, url: str, timeout: float) -> None:
-        """`timeout` is how many seconds git may take; after each time that it took longer it gets twice as many, up to
-        an hour, because the first push of a long history takes its time.
+        """`timeout` is how many seconds git may take; after each time that it took longer although the hub can be reached
+        it gets twice as many, up to an hour, because the first push of a long history takes its time.
         """
         self._repository = repository
         self._git_dir = repository.git_dir
@@ -54,7 +66,7 @@ class Hub:
 
         Raises HubUnreachable; then it may have happened all the same.
         """
-        arguments = ["push", "--porcelain", "--no-verify", "--follow-tags", self.url]
+        arguments = [*_PLAIN, "push", "--porcelain", "--no-verify", "--follow-tags", self.url]
         code, out, err = self._run([*arguments, f"{commit}:{layout.REFERENCE}"])
         if code == 0:
             return True
@@ -84,22 +96,44 @@ class Hub:
             "--end-of-options",
             self.url,
             f"+{layout.REFERENCE}:{_HUB_MAIN}",
+            f"{DIVERGED}/*:{DIVERGED}/*",
         ]
-        code, _, err = self._run([*arguments, f"{DIVERGED}/*:{DIVERGED}/*"])
+        code, _, err = self._run_on_refs(arguments)
+        if code != 0 and self._forget_what_is_lost():
+            code, _, err = self._run_on_refs(arguments)
         if code != 0:
             if _NO_MAIN in err:
                 return None
             raise self._unreachable(err)
         return self._repository.resolve(_HUB_MAIN)
 
+    def _forget_what_is_lost(self) -> bool:
+        """Remove our refs that lead to nothing, which keep git from fetching; whether there were any.
+
+        git syncs a ref when it fetches, and no folder: a power cut may keep the ref and lose the pack. The hub has both.
+        """
+        _, refs, _ = self._run(["for-each-ref", "--format=%(objectname) %(refname)", _HUB_MAIN, DIVERGED])
+        lost = [
+            (id, name)
+            for id, _, name in (line.partition(" ") for line in refs.splitlines())
+            if self._run(["cat-file", "-e", id])[0] != 0
+        ]
+        for id, name in lost:
+            self._run_on_refs([*_DURABLE, "update-ref", "-d", name, id])
+        return bool(lost)
+
     def keep_diverged(self, name: str, commit: str) -> None:
-        """Put a ref on a commit that is to be kept although main goes elsewhere, unless there is one. Raises StorageFailed."""
+        """Put a ref on a commit that is to be kept although main goes elsewhere, unless there is one; it is on the disk then.
+
+        Raises StorageFailed.
+        """
         _, there, _ = self._run(["for-each-ref", f"--points-at={commit}", DIVERGED])
-        if there:
-            return
-        code, _, err = self._run([*_DURABLE, "update-ref", f"{DIVERGED}/{name}", commit])
-        if code != 0:
-            raise StorageFailed(f"The ref for what has diverged can't be written: {err.strip()}")
+        if not there:
+            code, _, err = self._run_on_refs([*_DURABLE, "update-ref", f"{DIVERGED}/{name}", commit])
+            if code != 0:
+                raise StorageFailed(f"The ref for what has diverged can't be written: {err.strip()}")
+        # Also where it is there already: whoever put it there may have died before this.
+        self._sync_folders(DIVERGED)
 
     def push_diverged(self) -> None:
         """Take what has diverged to the hub, too, so that it outlasts this machine. Raises HubUnreachable."""
@@ -111,17 +145,68 @@ class Hub:
 
     def add(self, data: bytes) -> str:
         """Put a commit object into this repository, on which nothing leads yet; returns its id. Raises StorageFailed."""
-        git = ["git", "--git-dir", self._git_dir, "-c", "core.fsync=committed,loose-object"]
+        git = ["git", "--git-dir", self._git_dir, *_DURABLE]
         command = [*git, "hash-object", "-t", "commit", "-w", "--stdin"]
         done = subprocess.run(command, input=data, capture_output=True, check=False, env=self._environment)
         if done.returncode != 0:
             raise StorageFailed(
                 f"The commit can't be written: {done.stderr.decode(errors='replace').strip()}"
             )
-        return done.stdout.decode().strip()
+        id = done.stdout.decode().strip()
+        self._sync_folders(os.path.join("objects", id[:2]))
+        return id
+
+    def _sync_folders(self, path: str) -> None:
+        """Have on the disk what is in a folder of the git directory, and the folders that lead to it. Raises StorageFailed."""
+        try:
+            while path:
+                with suppress(FileNotFoundError):  # refs that are packed, objects that are
+                    sync_folder(os.path.join(self._git_dir, path))
+                path = os.path.dirname(path)
+        except OSError as error:
+            raise storage_error(error, f"{path} can't be synced") from error
+
+    def _run_on_refs(self, arguments: Sequence[str]) -> tuple[int, str, str]:
+        """The same for what writes refs of ours. A git that was killed while it did has left them locked, for ever."""
+        done = self._run(arguments)
+        return self._run(arguments) if done[0] != 0 and _LOCKED in done[2] and self._unlock() else done
+
+    def _unlock(self) -> bool:
+        """Remove what locks refs that nobody but us writes, where it was left behind; whether there was any."""
+        own = os.path.join(self._git_dir, layout.LOCAL, "hub.lock")
+        with open(own, "ab"):
+            os.utime(own)  # by the clock that dates all files, which need not be that of this process
+        now, found = os.stat(own).st_mtime, False
+        for folder, _, names in os.walk(os.path.join(self._git_dir, os.path.dirname(DIVERGED))):
+            for lock in (os.path.join(folder, name) for name in names if name.endswith(".lock")):
+                with suppress(FileNotFoundError):
+                    status = os.lstat(lock)
+                    # Those of a swap of refs under way are links: gitstore/git/references.py
+                    if status.st_nlink == 1 and now - status.st_mtime > _ABANDONED:
+                        os.unlink(lock)
+                        found = True
+        return found
 
     def _run(self, arguments: Sequence[str]) -> tuple[int, str, str]:
         """Exit code, stdout and stderr of git. Raises HubUnreachable where it takes too long."""
+        try:
+            done = self._git(arguments, self._patience)
+        except subprocess.TimeoutExpired:
+            seconds = self._patience
+            # A hub that is cut off is given no more time: everybody else of this node waits meanwhile.
+            self._patience = min(2 * seconds, _LONGEST) if self._answers() else self._timeout
+            raise HubUnreachable(f"git had no answer of the hub within {seconds:g} s.") from None
+        self._patience = self._timeout
+        return done
+
+    def _answers(self) -> bool:
+        try:
+            return self._git(["ls-remote", self.url, layout.REFERENCE], self._timeout)[0] == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def _git(self, arguments: Sequence[str], seconds: float) -> tuple[int, str, str]:
+        """Raises subprocess.TimeoutExpired."""
         command = ["git", "--git-dir", self._git_dir, *arguments]
         # In a session of its own all its children end with it, and a terminal's Ctrl-C isn't theirs.
         with subprocess.Popen(
@@ -136,16 +221,10 @@ class Hub:
         ) as process:
             cores.release(process.pid)
             try:
-                out, err = process.communicate(timeout=self._patience)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                seconds = self._patience
-                self._patience = min(2 * self._patience, _LONGEST)
-                raise HubUnreachable(f"git had no answer of the hub within {seconds:g} s.") from None
+                out, err = process.communicate(timeout=seconds)
             except BaseException:
                 os.killpg(process.pid, 9)
                 raise
-        self._patience = self._timeout
         return process.returncode, out, err
 
     def _unreachable(self, said: str) -> HubUnreachable:

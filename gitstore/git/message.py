@@ -35,6 +35,7 @@ INTERACTIONS = (
     "adopt",
     "purge",
     "promote",
+    "settle",
 )
 RESERVED = frozenset(
     f"FHIR-{name}"

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from gitstore.errors import StorageFailed
 from gitstore.git.commits import (
@@ -24,7 +25,7 @@ from gitstore.git.commits import (
 from gitstore.git.message import format_message, parse_message
 from gitstore.git.pack import COMMIT, TAG, TREE, Pack
 from gitstore.git.repository import Repository
-from gitstore.git.trees import FOLDER, Tree, Trees, parse, without
+from gitstore.git.trees import FOLDER, Nested, Tree, Trees, nest, parse, without
 from gitstore.version import SERVER, Purged
 
 DROPPED = "(The words of this commit were dropped with what it changed.)\n"
@@ -72,7 +73,7 @@ class Rewriting:
         self._targets = targets
         self._folder = folder
         self._pack = Pack()
-        self._wanted = _nested(targets.stays)
+        self._wanted = nest(targets.stays)
         self._trees: dict[tuple[bytes, str], bytes | None] = {}
         self._bases: dict[str, bytes] = {}
         self._reaching: set[str] = set()
@@ -265,21 +266,8 @@ class Rewriting:
         return result.stdout.splitlines()
 
 
-_Wanted = dict[bytes, "_Wanted | frozenset[bytes]"]
-"""name -> the blobs that may stay there, or what is wanted in the folder of that name."""
-
-
-def _nested(stays: Mapping[str, frozenset[bytes]]) -> _Wanted:
-    nested: _Wanted = {}
-    for path, blobs in stays.items():
-        *folders, name = path.encode().split(b"/")
-        here = nested
-        for folder in folders:
-            inner = here.setdefault(folder, {})
-            assert isinstance(inner, dict), f"{path} is below a file"
-            here = inner
-        here[name] = blobs
-    return nested
+_Wanted: TypeAlias = "Nested[frozenset[bytes]]"
+"""Of a file the blobs that may stay there."""
 
 
 def pack_reachable(git_dir: str, objects: str, tips: Iterable[str]) -> str:

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.git.pack import TREE, Pack
 
-Changes: TypeAlias = "dict[bytes, bytes | Changes | None]"
-"""name -> the blob's id, None for a removal, or the changes in the folder of that name."""
+_Leaf = TypeVar("_Leaf")
+
+Nested: TypeAlias = "dict[bytes, _Leaf | Nested[_Leaf]]"
+"""name -> what there is to say of the file of that name, or all that there is in the folder of that name."""
+
+Changes: TypeAlias = "Nested[bytes | None]"
+"""Of a file the blob's id, None for a removal."""
 
 FOLDER, FILE = b"40000 ", b"100644 "
 _ID = 20
@@ -54,17 +59,17 @@ def parse(data: bytes) -> Tree:
     return Tree(data, places)
 
 
-def nest(changes: Mapping[str, bytes | None]) -> Changes:
-    """Changes by path as changes by folder."""
-    nested: Changes = {}
-    for path, blob in changes.items():
+def nest(files: Mapping[str, _Leaf]) -> Nested[_Leaf]:
+    """What is said by path, by folder."""
+    nested: Nested[_Leaf] = {}
+    for path, leaf in files.items():
         *folders, name = path.encode().split(b"/")
         here = nested
         for folder in folders:
             inner = here.setdefault(folder, {})
             assert isinstance(inner, dict), f"{path} is below a file"
             here = inner
-        here[name] = blob
+        here[name] = leaf
     return nested
 
 

@@ -16,12 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gitstore import cores
+from gitstore.durable import sync_folder
 from gitstore.errors import StorageFailed
 from gitstore.git.pack import KEEP_TEXT
 from gitstore.git.repository import git_environment
 
 NICE = 19
-"""The lowest priority: maintenance takes what the server leaves."""
+"""The lowest priority: maintenance takes what the server leaves, unless it is hurried."""
 
 _FACTOR = 2
 _LARGE = 50_000
@@ -121,7 +122,11 @@ class Upkeep:
     process be killed, they still hold it until they are done.
     """
 
-    def __init__(self, git_dir: str, *, durable: bool = True, inherited: Sequence[int] = ()) -> None:
+    def __init__(
+        self, git_dir: str, *, durable: bool = True, inherited: Sequence[int] = (), hurried: bool = False
+    ) -> None:
+        """`hurried` is work that others wait for, or soon will: it is as important as they are."""
+        self._hurried = hurried
         self._git_dir = git_dir
         self._durable = durable
         self._inherited = inherited
@@ -140,6 +145,8 @@ class Upkeep:
             kept = self._keeper(stem + ".keep")
             if (kept is not None and kept.startswith(_OURS)) or not os.path.exists(stem + ".idx"):
                 continue
+            if not os.path.exists(stem + ".pack"):
+                continue  # a power cut took back the removal of its idx, which goes first
             free = kept is None and not any(f"{idx[:-4]}.{kind}" in names for kind in _SET_APART)
             found.append(PackFile(idx[5:-4], self._objects(stem + ".pack"), free))
         return found
@@ -245,6 +252,7 @@ class Upkeep:
         """
         names = os.listdir(self._folder)
         idx = {name[:-4] for name in filter(_is_idx, names)}
+        packs = {name[:-5] for name in names if name.endswith(".pack")}
         found = []
         for name in sorted(names):
             path = os.path.join(self._folder, name)
@@ -253,7 +261,7 @@ class Upkeep:
                 stale = (self._keeper(path) or b"").startswith(_OURS)
             else:
                 dead = name.startswith(("tmp_", ".tmp-")) or name == "multi-pack-index.lock"
-                halved = stem.startswith("pack-") and kind in _KINDS and stem not in idx
+                halved = stem.startswith("pack-") and kind in _KINDS and stem not in idx & packs
                 stale = (dead or halved) and _older(path, before)
             if stale:
                 found.append(path)
@@ -294,8 +302,9 @@ class Upkeep:
             raise StorageFailed(f"git can't be run: {error.strerror}.") from error
         with process:
             cores.release(process.pid)
-            with suppress(ProcessLookupError):  # it was quicker
-                os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+            if not self._hurried:
+                with suppress(ProcessLookupError):  # it was quicker
+                    os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
             output, errors = process.communicate("".join(f"{line}\n" for line in lines))
         if process.returncode:
             said = (errors.strip().splitlines() or ["it was killed"])[0]
@@ -304,11 +313,7 @@ class Upkeep:
 
     def _fsync_folder(self) -> None:
         if self._durable:
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(self._folder)
 
 
 def _pack_folder(git_dir: str) -> str:

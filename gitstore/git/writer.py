@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
+from gitstore.durable import storage_error, sync_folder, write_all
 from gitstore.errors import ForeignCommit, Locked, NotConfirmed, RepositoryDamaged, StorageFailed, StorageFull
 from gitstore.git import layout, swap
 from gitstore.git.pack import KEEP_TEXT, Pack
@@ -33,9 +34,7 @@ from gitstore.observing import UNOBSERVED, Observer
 _RECORD = 512
 """Bytes of writer.lock: one sector, overwritten in place, so that it needs no new space and is never torn."""
 _POLL = 0.005
-_AT_ONCE = 1024**2
 _RESERVE = 32 * 1024**2
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +129,17 @@ class Writer:
             raise storage_error(error, "the writer's lock failed") from error
         return True
 
+    def is_wanted(self) -> bool:
+        """Whether another process waits for the lock; while holding it. Who waits holds the gate."""
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise storage_error(error, "the writer's lock failed") from error
+        return False
+
     # The state of the search index
 
     def index_is_behind(self) -> bool:
@@ -175,11 +185,11 @@ class Writer:
         self._move(_Intent(old or "", new, name), lambda: self._write_pack(name, pieces, index_bytes))
 
     def move(self, old: str, new: str) -> None:
-        """Move main from `old` to `new`, a commit that is here and on the disk already; under the lock.
+        """Move main from `old` to `new`, a commit that is here, and whose files a git has synced; under the lock.
 
-        Raises what `publish` raises.
+        git syncs no folders, so the packs' is synced here. Raises what `publish` raises.
         """
-        self._move(_Intent(old, new, ""), lambda: None)
+        self._move(_Intent(old, new, ""), lambda: self._fsync_folder(self._packs))
 
     def _move(self, intent: _Intent, write: Callable[[], None]) -> None:
         new = intent.new
@@ -336,7 +346,7 @@ class Writer:
         _unlink(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            _write_all(descriptor, pieces)
+            write_all(descriptor, pieces)
             if sync:
                 self._fsync(descriptor)
         finally:
@@ -349,15 +359,6 @@ class Writer:
     def _fsync_folder(self, path: str) -> None:
         if self._durable:
             sync_folder(path)
-
-
-def sync_folder(path: str) -> None:
-    """Have the names in a folder on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_main(git_dir: str) -> str | None:
@@ -384,42 +385,10 @@ def _packed_main(git_dir: str) -> str:
     return ""
 
 
-def storage_error(error: OSError, consequence: str) -> StorageFull | StorageFailed:
-    """The error of the store for an error of the operating system."""
-    kind = StorageFull if error.errno in _FULL else StorageFailed
-    where = f" ({error.filename})" if error.filename else ""
-    return kind(f"{error.strerror or error}{where}: {consequence}.")
-
-
 def _not_confirmed(new: str, error: OSError) -> NotConfirmed:
     return NotConfirmed(
         f"The write is in the record as {new}, but the disk did not confirm it: {error.strerror}."
     )
-
-
-def _write_all(descriptor: int, pieces: Iterable[bytes]) -> None:
-    """Write until all bytes are out, however few the system takes at a time."""
-    size = 0
-    for data in _joined(pieces):
-        size += len(data)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    if os.fstat(descriptor).st_size != size:
-        raise OSError(errno.EIO, "the file has another size than was written")
-
-
-def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in few pieces, without all of them a second time in memory."""
-    together: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        together.append(piece)
-        size += len(piece)
-        if size >= _AT_ONCE:
-            yield b"".join(together)
-            together, size = [], 0
-    yield b"".join(together)
 
 
 def _unlink(path: str) -> None:

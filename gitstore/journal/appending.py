@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from gitstore.durable import storage_error
 from gitstore.errors import StorageFailed, StorageFull, StoreError
 from gitstore.founding import now
-from gitstore.git.writer import storage_error
 from gitstore.journal.chain import MAX_FILE, Chain
 from gitstore.journal.lines import Entry, bodies
 from gitstore.journal.rings import SPACE, Ring

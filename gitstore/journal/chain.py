@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from gitstore.durable import sync_folder
 from gitstore.errors import Locked
 from gitstore.fhir.dates import interval, parse_instant
 from gitstore.journal.lines import (
@@ -296,7 +297,7 @@ class Chain:
         self._time = time
         self._note_head(Head(name, len(first), self._at.number + 1, hash_of(first)))
         if self._durable:
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
 
     def _make_file(self, name: str, first: bytes) -> int:
         """A new file, open for appending; it is never there without its first line, whenever a crash may come."""
@@ -437,11 +438,3 @@ def _lacks(at: Head, head: Head | None, data: bytes) -> bool:
         return at.file < head.file
     before = data[: head.size]
     return not before.endswith(b"\n") or hash_of(last_lines(before)[0]) != head.hash
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

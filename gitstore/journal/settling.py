@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+from gitstore.durable import storage_error
 from gitstore.founding import now
-from gitstore.git.writer import storage_error
 from gitstore.journal.chain import Chain
 from gitstore.journal.lines import FOLDER, NOTHING, RINGS, hash_of, line, parse_head, ring_names, unreadable
 from gitstore.journal.rings import Ring, in_order

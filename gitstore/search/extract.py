@@ -164,7 +164,7 @@ def _texts(parent: dict[str, Any]) -> Iterator[str]:
     while waiting:
         value = waiting.pop()
         if value.__class__ is str:
-            if not _URI.match(value) and (len(value) < _LONG or " " in value):
+            if (":" not in value or not _URI.match(value)) and (len(value) < _LONG or " " in value):
                 yield value
         elif value.__class__ is dict:
             waiting.extend(reversed(value.values()))

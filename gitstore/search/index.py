@@ -1,4 +1,4 @@
-"""The search index as a whole: where its file lies, its connections, and the one function that writes it."""
+"""The search index as a whole: where its file lies, its connections, and its transactions."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
-from gitstore.errors import Locked, RepositoryDamaged, StorageFailed, StorageFull, Unavailable
+from gitstore.errors import Locked, StorageFailed, StorageFull, Unavailable
 from gitstore.fhir import Resource, json
-from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
 from gitstore.search.contents import VALUES, Contents
 from gitstore.search.parameters import Registry, registry_of
 from gitstore.search.rows import TYPE_NUMBERS, Rows
-from gitstore.version import Author, Change, Commit, Purged, Verb, Version
 
 SCHEMA = 4
 """Of schema.sql; an index of another schema is made anew."""
-VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
 
 Connection: TypeAlias = sqlite3.Connection
 """To be handed on; only this room calls it."""
@@ -91,7 +88,12 @@ class Index:
             found: int = connection.execute("PRAGMA user_version").fetchone()[0]
             if found != SCHEMA:
                 return False
-            (fact,) = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+            row = connection.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+            if (
+                row is None
+            ):  # a power cut has left the schema of a new index, and nothing of what was put into it
+                return False
+            (fact,) = row
             if not searchable:
                 return bool(fact == _NOT_SEARCHABLE)
             registry = self._registry_of(connection)
@@ -134,7 +136,7 @@ class Index:
 
     def registry(self, connection: sqlite3.Connection) -> Registry | None:
         """The search parameters that the index behind a connection was made with; None where it can't be searched."""
-        generation = _own(connection).generation
+        generation = own(connection).generation
         known = self._registry
         if known is None or known[0] != generation:
             known = self._registry = (generation, self.read_registry(connection))
@@ -318,7 +320,8 @@ class _Connection(sqlite3.Connection):
         return Contents(self)
 
 
-def _own(connection: sqlite3.Connection) -> _Connection:
+def own(connection: sqlite3.Connection) -> _Connection:
+    """The connection with what is remembered beside it: all that are handed out have it."""
     assert isinstance(connection, _Connection)
     return connection
 
@@ -389,246 +392,11 @@ def beside(path: str, number: int | None = None) -> sqlite3.Connection:
 
 def generation(connection: sqlite3.Connection) -> int:
     """The number of the index behind a connection: each rebuild makes another one."""
-    return _number(_own(connection).generation)
+    return _number(own(connection).generation)
 
 
 def _number(generation: str) -> int:
     return int(generation.removeprefix("index-").removesuffix(".sqlite"))
-
-
-@storage_errors
-def apply(
-    connection: sqlite3.Connection,
-    commit: Commit,
-    changes: Sequence[Change],
-    blobs: Sequence[str | None],
-    contents: Iterable[Rows | None] | None = None,
-    purged: Collection[ResourceId] = (),
-) -> list[Version]:
-    """Note one commit and what it changed, `blobs` being the new files' ids, and `contents` what searches find them by.
-
-    Without contents those of the resources stay as they are, to be renewed with `renew` in the same transaction.
-    `purged` are those whose version of this commit has been taken out of the record.
-    Raises RepositoryDamaged where a version is not the next one of its resource.
-    """
-    execute = connection.execute
-    # All that can be refused is refused before the first row is written.
-    standing = [_standing(connection, change, commit.id) for change in changes]
-    author = _author_key(connection, commit.author)
-    execute(
-        """INSERT INTO commits VALUES
-        (?, ?, ?, ?, ?, ?, ?, ? + coalesce((SELECT versions FROM commits WHERE sequence = ?), 0))""",
-        (
-            commit.sequence,
-            bytes.fromhex(commit.id),
-            commit.last_updated,
-            commit.interaction,
-            author,
-            commit.request_id,
-            str(commit.idempotency) if commit.idempotency else None,
-            len(changes) - len(purged),
-            commit.sequence - 1,
-        ),
-    )
-    made, keys = [], []
-    for position, (change, blob, stands) in enumerate(zip(changes, blobs, standing, strict=True)):
-        type = TYPE_NUMBERS[change.resource_id.type]
-        key, created = _advance(connection, stands, change, commit.sequence, deleted=blob is None)
-        is_purged = change.resource_id in purged
-        keys.append((key, stands[1]))
-        ordinal, known, present = execute(_COUNTED, (type,)).fetchone() or (0, 0, 0)
-        (authored,) = execute(_AUTHORED, (author, type)).fetchone() or (0,)
-        counts = not is_purged
-        execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                key,
-                change.version_id,
-                commit.sequence,
-                position,
-                type,
-                author,
-                ordinal + counts,
-                authored + counts,
-                known + (change.version_id == 1),
-                present + (blob is not None) - stands[2],
-                VERBS.index(change.verb),
-                created,
-                bytes.fromhex(blob) if blob else None,
-                0 if is_purged else None,
-            ),
-        )
-        gone = 0 if is_purged else None
-        made.append(
-            Version(change.resource_id, change.version_id, change.verb, created, blob, commit, position, gone)
-        )
-    if contents is not None:
-        # Last, as a reference to a resource of the same commit must find it.
-        for (key, is_new), rows in zip(keys, contents, strict=True):
-            renew(connection, key, rows, is_new=is_new)
-    return made
-
-
-_COUNTED = """SELECT ordinal, known, present FROM versions WHERE type = ?
-ORDER BY sequence DESC, position DESC LIMIT 1"""
-_AUTHORED = """SELECT authored FROM versions WHERE author = ? AND type = ?
-ORDER BY sequence DESC, position DESC LIMIT 1"""
-
-
-def _standing(connection: sqlite3.Connection, change: Change, commit: str) -> tuple[int | None, bool, bool]:
-    """The key of the resource, None for a new one, whether it is deleted, and whether it has a file: once it has been
-    purged neither is so. Raises RepositoryDamaged.
-    """
-    row = connection.execute(
-        "SELECT key, version, deleted FROM resources WHERE type = ? AND id = ?",
-        (TYPE_NUMBERS[change.resource_id.type], change.resource_id.id),
-    ).fetchone()
-    key, version, deleted = row or (None, 0, 1)
-    if change.version_id != version + 1:
-        raise RepositoryDamaged(
-            f"Commit {commit} makes version {change.version_id} of {change.resource_id}, whose last one is {version}.",
-            commit,
-        )
-    return key, key is None or (bool(deleted) and not _was_there(connection, key, version)), not deleted
-
-
-def _was_there(connection: sqlite3.Connection, key: int, version: int) -> bool:
-    """Whether a resource without content had one when this version was the newest: it has been purged since."""
-    row = connection.execute(
-        "SELECT verb FROM versions WHERE resource = ? AND version = ? AND purged = 0", (key, version)
-    ).fetchone()
-    return row is not None and VERBS[row[0]] != "DELETE"
-
-
-@storage_errors
-def standing(connection: sqlite3.Connection, resource_id: ResourceId) -> Literal["there", "absent", "purged"]:
-    """Whether the newest version of a resource has a file; "purged" where it had one."""
-    row = connection.execute(
-        """SELECT r.deleted, v.purged FROM resources r JOIN versions v ON v.resource = r.key AND v.version = r.version
-        WHERE r.type = ? AND r.id = ?""",
-        (TYPE_NUMBERS[resource_id.type], resource_id.id),
-    ).fetchone()
-    if row is None or not row[0]:
-        return "absent" if row is None else "there"
-    return "absent" if row[1] is None else "purged"
-
-
-@storage_errors
-def note_purged(connection: sqlite3.Connection, commit: Commit, purged: Iterable[Purged]) -> None:
-    """Note that a commit says of versions that they are gone. Raises RepositoryDamaged where one is there."""
-    for one in purged:
-        cursor = connection.execute(
-            """UPDATE versions SET purged = ? WHERE purged = 0 AND version = ?
-            AND resource = (SELECT key FROM resources WHERE type = ? AND id = ?)""",
-            (commit.sequence, one.version_id, TYPE_NUMBERS[one.resource_id.type], one.resource_id.id),
-        )
-        if cursor.rowcount != 1:
-            name = f"{one.resource_id}/_history/{one.version_id}"
-            raise RepositoryDamaged(
-                f"Commit {commit.id} says that {name} was purged, and it is there.", commit.id
-            )
-
-
-def _advance(
-    connection: sqlite3.Connection,
-    standing: tuple[int | None, bool, bool],
-    change: Change,
-    sequence: int,
-    *,
-    deleted: bool,
-) -> tuple[int, bool]:
-    """Move a resource to its next version: its key, and whether it was not there before."""
-    key, was_deleted, _ = standing
-    if key is None:
-        cursor = connection.execute(
-            "INSERT INTO resources (type, id, version, deleted, sequence) VALUES (?, ?, ?, ?, ?)",
-            (
-                TYPE_NUMBERS[change.resource_id.type],
-                change.resource_id.id,
-                change.version_id,
-                deleted,
-                sequence,
-            ),
-        )
-        key = cursor.lastrowid
-        assert key is not None
-    else:
-        connection.execute(
-            "UPDATE resources SET version = ?, deleted = ?, sequence = ? WHERE key = ?",
-            (change.version_id, deleted, sequence, key),
-        )
-    return key, was_deleted and not deleted
-
-
-@storage_errors
-def renew(connection: sqlite3.Connection, key: int, rows: Rows | None, *, is_new: bool = False) -> None:
-    """Replace the contents of a resource by those of its newest version, None for a deletion."""
-    contents = _own(connection).contents
-    if rows is None:
-        contents.remove(key)
-    elif is_new:
-        contents.put(key, rows)
-    else:
-        contents.replace(key, rows)
-
-
-@storage_errors
-def newest_since(
-    connection: sqlite3.Connection, sequence: int, after: int, count: int
-) -> list[tuple[int, ResourceId, str | None]]:
-    """The next resources after the key `after` that later commits than `sequence` changed: key, id, and blob."""
-    changed = (
-        "" if sequence == 0 else "AND r.key IN (SELECT resource FROM versions WHERE sequence > :sequence)"
-    )
-    rows = connection.execute(
-        f"""SELECT r.key, r.type, r.id, v.blob FROM resources r
-        JOIN versions v ON v.resource = r.key AND v.version = r.version
-        WHERE r.key > :after {changed} ORDER BY r.key LIMIT :count""",
-        {"sequence": sequence, "after": after, "count": count},
-    )
-    return [
-        (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None)
-        for key, type, id, blob in rows
-    ]
-
-
-@storage_errors
-def changed_after(connection: sqlite3.Connection, sequence: int) -> list[ResourceId]:
-    """The resources of which later commits than this made a version."""
-    rows = connection.execute(
-        """SELECT DISTINCT r.type, r.id FROM versions v JOIN resources r ON r.key = v.resource
-        WHERE v.sequence > ?""",
-        (sequence,),
-    )
-    return [ResourceId(RESOURCE_TYPES[type], id) for type, id in rows]
-
-
-def _author_key(connection: sqlite3.Connection, author: Author) -> int:
-    found = connection.execute(
-        "SELECT key FROM authors WHERE name = ? AND email = ?", (author.name, author.email)
-    ).fetchone()
-    if found:
-        return int(found[0])
-    inserted = connection.execute(
-        "INSERT INTO authors (name, email) VALUES (?, ?)", (author.name, author.email)
-    ).lastrowid
-    assert inserted is not None
-    return inserted
-
-
-@storage_errors
-def replace_first(connection: sqlite3.Connection, commit: Commit) -> None:
-    """Note another first commit for a record that has no other."""
-    connection.execute(
-        "UPDATE commits SET id = ?, last_updated = ? WHERE sequence = 1",
-        (bytes.fromhex(commit.id), commit.last_updated),
-    )
-
-
-@storage_errors
-def forget_first(connection: sqlite3.Connection) -> None:
-    """Forget the first commit of a record that has no other, within a transaction."""
-    connection.execute("DELETE FROM commits")
 
 
 # Transactions of the writing connection. Their COMMIT waits for git: see gitstore.store.
@@ -648,12 +416,12 @@ def commit(connection: sqlite3.Connection) -> None:
     except sqlite3.Error:
         rollback(connection)
         raise
-    _own(connection).contents.keys.keep()
+    own(connection).contents.keys.keep()
 
 
 def rollback(connection: sqlite3.Connection) -> None:
     """Forget what was written."""
-    _own(connection).contents.keys.forget()
+    own(connection).contents.keys.forget()
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
@@ -671,7 +439,7 @@ def savepoint(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _own(connection).contents.keys.forget()
+        own(connection).contents.keys.forget()
         if is_writing(connection):
             execute("ROLLBACK TO unit")
             execute("RELEASE unit")

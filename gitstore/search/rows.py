@@ -1,4 +1,4 @@
-"""What the search index holds of one resource: extract.py makes it before the writer's lock, index.py stores it."""
+"""What the search index holds of one resource: extract.py makes it before the writer's lock, contents.py stores it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TypeAlias
 import msgspec
 
 from gitstore.fhir.definitions import RESOURCE_TYPES
+from gitstore.version import Verb
 
 TYPE_NUMBERS = {name: number for number, name in enumerate(RESOURCE_TYPES)}
 """Resource types as the index has them."""
+VERBS: tuple[Verb, ...] = ("POST", "PUT", "DELETE")
+"""Verbs, by their numbers in the index."""
 DAY = 86_400_000_000
 """Microseconds."""
 EVER_BEFORE, EVER_AFTER = -(2**62), 2**62

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 from gitstore.errors import StorageFailed, StorageFull, Unavailable
 from gitstore.fhir import Resource, json
-from gitstore.search import index
+from gitstore.search import index, noting
 from gitstore.search.index import SCHEMA, Connection, Generation, Index, storage_errors
 from gitstore.search.parameters import Registry
 from gitstore.search.rows import Rows
@@ -258,7 +258,7 @@ class Draft:
         """Put the contents of a resource, None where it wasn't there."""
         connection = self._generation.connection if self._generation is not None else self._connection
         assert connection is not None
-        index.renew(connection, key, rows, is_new=self._generation is not None)
+        noting.renew(connection, key, rows, is_new=self._generation is not None)
 
     @storage_errors
     def _finish(self, connection: Connection) -> None:

@@ -16,9 +16,9 @@ from gitstore.errors import Invalid, Issue
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
 from gitstore.search import periods
-from gitstore.search.index import VERBS, storage_errors
+from gitstore.search.index import storage_errors
 from gitstore.search.periods import Period
-from gitstore.search.rows import TYPE_NUMBERS
+from gitstore.search.rows import TYPE_NUMBERS, VERBS
 from gitstore.version import Author, Commit, Idempotency, Version
 
 _COMMIT = "c.sequence, c.id, c.last_updated, c.interaction, a.name, a.email, c.request_id, c.idempotency"
@@ -116,6 +116,17 @@ def commit_of_key(connection: sqlite3.Connection, author: Author, key: str, upto
 
 
 @storage_errors
+def commits_of_key(connection: sqlite3.Connection, key: str, upto: int) -> list[Commit]:
+    """The commits that have this idempotency key, of whichever authors; oldest first."""
+    rows = connection.execute(
+        f"{_SELECT_COMMIT} WHERE c.idempotency > :key || ' ' AND c.idempotency < :key || '!'"
+        " AND c.sequence <= :upto ORDER BY c.sequence",
+        {"key": key, "upto": upto},
+    )
+    return list(map(_commit, rows))
+
+
+@storage_errors
 def sequence_before(connection: sqlite3.Connection, instant: int) -> int:
     """The sequence of the last commit before an instant; 0 where there is none."""
     row = connection.execute(
@@ -178,6 +189,37 @@ def deleted(connection: sqlite3.Connection, types: Sequence[str], limit: int) ->
         "SELECT type, id FROM resources WHERE type IN (SELECT value FROM json_each(?)) AND deleted = 1"
         " AND version > 0 LIMIT ?",
         (json.dumps([TYPE_NUMBERS[type] for type in types]), limit),
+    )
+    return [ResourceId(RESOURCE_TYPES[type], id) for type, id in rows]
+
+
+@storage_errors
+def newest_since(
+    connection: sqlite3.Connection, sequence: int, after: int, count: int
+) -> list[tuple[int, ResourceId, str | None]]:
+    """The next resources after the key `after` that later commits than `sequence` changed: key, id, and blob."""
+    changed = (
+        "" if sequence == 0 else "AND r.key IN (SELECT resource FROM versions WHERE sequence > :sequence)"
+    )
+    rows = connection.execute(
+        f"""SELECT r.key, r.type, r.id, v.blob FROM resources r
+        JOIN versions v ON v.resource = r.key AND v.version = r.version
+        WHERE r.key > :after {changed} ORDER BY r.key LIMIT :count""",
+        {"sequence": sequence, "after": after, "count": count},
+    )
+    return [
+        (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None)
+        for key, type, id, blob in rows
+    ]
+
+
+@storage_errors
+def changed_after(connection: sqlite3.Connection, sequence: int) -> list[ResourceId]:
+    """The resources of which later commits than this made a version."""
+    rows = connection.execute(
+        """SELECT DISTINCT r.type, r.id FROM versions v JOIN resources r ON r.key = v.resource
+        WHERE v.sequence > ?""",
+        (sequence,),
     )
     return [ResourceId(RESOURCE_TYPES[type], id) for type, id in rows]
 

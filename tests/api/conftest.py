@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from falcon.testing import Result, TestClient
 
 from api.app import create_app
 from gitstore import Settings, Store, init
+from tests.api.keepers import FakeEtcd, Node, Time
 from tests.conftest import copy_record
 
 START = 1_700_000_000_250_000
@@ -133,3 +134,26 @@ def issue() -> Callable[[Result], tuple[str, str, str]]:
         return first["severity"], first["code"], first["details"]["text"]
 
     return read
+
+
+# What a keeper sees of the world: see keepers
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def etcd(time: Time) -> FakeEtcd:
+    return FakeEtcd(time)
+
+
+@pytest.fixture
+def node(etcd: FakeEtcd, time: Time, tmp_path: Path) -> Callable[..., Node]:
+    """Makes a node with a keeper: `node("primary")`, `node("replica", "two")`."""
+
+    def make(role: Literal["primary", "replica"], name: str = "one") -> Node:
+        return Node(etcd, time, role, tmp_path / name, name)
+
+    return make

@@ -206,7 +206,7 @@ def test_searches_that_cost_too_much_are_counted(client, store, settings):
     """fhir.searchLimit"""
     made = [Create({"resourceType": "Patient", "name": [{"family": f"n{number}"}]}) for number in range(400)]
     store.commit(made, ANONYMOUS)
-    store.settings = replace(settings, search_limit=1)
+    store._reading._settings = replace(settings, search_limit=1)
     query = "Patient?_sort=-family"
     assert client.get(query).json["issue"][0]["code"] == TooCostly.code
 

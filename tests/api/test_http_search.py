@@ -296,7 +296,7 @@ def test_more_parameters_than_a_link_can_hold_are_too_many(reader, issue):
 def test_too_costly_a_search_is_refused(make_client, settings, store, issue, write_basics):
     """422 too-costly, by `fhir.searchLimit`."""
     write_basics(1_000)
-    store.settings = replace(settings, search_limit=1)
+    store._reading._settings = replace(settings, search_limit=1)
 
     response = make_client().get("Basic?_sort=-created")
 

@@ -303,4 +303,4 @@ def test_the_log_says_which_role_a_node_has(nodes: Neighbours, caplog: pytest.Lo
         for _ in range(2):
             cluster(store)._tell()
     said = [record.getMessage() for record in caplog.records if "this node is" in record.getMessage()]
-    assert said == ["this node is a primary now", "this node is a replica now: for a test"]
+    assert said == ["this node is the primary now", "this node is a replica now: for a test"]

@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
-
 import pytest
 
 from gitstore import Conflict, HubUnreachable, Locked
-from tests.api.keepers import ALL, KEY, LOOK, TTL, FakeEtcd, Node, Time
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def etcd(time: Time) -> FakeEtcd:
-    return FakeEtcd(time)
-
-
-@pytest.fixture
-def node(etcd: FakeEtcd, time: Time, tmp_path: Path) -> Callable[..., Node]:
-    def make(role: Literal["primary", "replica"], name: str = "one") -> Node:
-        return Node(etcd, time, role, tmp_path / name, name)
-
-    return make
-
+from tests.api.keepers import ALL, KEY, LOOK, TTL
 
 # The primary
 
@@ -113,6 +90,20 @@ def test_what_stays_as_it_is_is_said_once(node, time, caplog):
         time.now += one.step()
 
     assert caplog.messages == ["no writes for now: etcd does not answer"]
+
+
+def test_which_role_a_node_has_is_said_by_the_node_alone(node, time, caplog):
+    """Once, with the reason that the keeper gives it; here nothing but the lease is talked of."""
+    one, two = node("primary"), node("replica", "two")
+    one.step()
+    one.way.is_cut = True
+    time.now += 3 * TTL
+    two.settle()
+    one.way.is_cut = False
+    one.settle()
+
+    assert (one.cluster.role, two.cluster.role) == ("replica", "primary")
+    assert not [text for text in caplog.messages if "primary" in text or "replica" in text]
 
 
 def test_a_short_loss_of_etcd_stops_nothing(node, time):

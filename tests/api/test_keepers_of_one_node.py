@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from api.lease_files import Files
-from tests.api.keepers import KEY, TTL, FakeEtcd, Node, Time
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def etcd(time: Time) -> FakeEtcd:
-    return FakeEtcd(time)
-
-
-@pytest.fixture
-def node(etcd: FakeEtcd, time: Time, tmp_path: Path) -> Callable[..., Node]:
-    def make(role: Literal["primary", "replica"], name: str = "one") -> Node:
-        return Node(etcd, time, role, tmp_path / name, name)
-
-    return make
+from tests.api.keepers import KEY, TTL
 
 
 def test_one_process_keeps_the_lease_and_another_goes_on_with_it(node, etcd):

@@ -60,7 +60,7 @@ def session(block: str) -> list[tuple[str, str]]:
 
 
 def masked(text: str) -> str:
-    return re.sub(r"applied as [0-9a-f]{10}", "applied as ??????????", text)
+    return re.sub(r"(applied as|settled in) [0-9a-f]{10}", r"\1 ??????????", text)
 
 
 def test_the_page_is_real(git_fhir, fork):
@@ -104,6 +104,39 @@ def test_a_conflict_is_resolved_by_taking_its_side(git_fhir, fork):
     applied = git_fhir("diverged", "apply")
     assert (applied.exit_code, conflict["commit"][:10] in applied.stdout) == (0, False)
     assert git_fhir("diverged").stdout == "nothing is left of what has diverged\n"
+
+
+def test_what_is_settled_is_listed_when_asked_for(git_fhir, fork):
+    """The session of the page, whose commits have the ids of this fork."""
+    git_fhir("diverged", "apply")
+    conflict, last = ndjson(git_fhir("diverged", "--json"))
+
+    settled = git_fhir(
+        "diverged", "settle", conflict["commit"][:10], "-m", "The passport has a typing error."
+    )
+    assert (masked(settled.stdout), settled.exit_code) == (
+        masked(typed('git fhir diverged settle 21c5a6eeb9 -m "The passport has a typing error."')),
+        0,
+    )
+    assert [one["commit"] for one in ndjson(git_fhir("diverged", "--json"))] == [last["commit"]]
+    assert git_fhir("diverged", "settle", last["ref"], "-m", "She lives.").exit_code == 0
+
+    assert git_fhir("diverged").stdout == "nothing is left of what has diverged\n"
+    assert git_fhir("diverged", "apply").exit_code == 0
+    shown = ndjson(git_fhir("diverged", "--applied", "--json"))
+    assert [one["state"] for one in shown] == ["settled", "applied", "settled"]
+    assert shown[2]["by"] == head(fork)
+    assert "She lives." in git(fork, "log", "-1", "--format=%an%n%B", "main")
+    assert git_fhir("verify").stdout.startswith("clean: ")
+
+
+def test_who_settles_says_why(git_fhir, fork):
+    tip = head(fork)
+    for words in ([], ["-m", " "]):
+        assert git_fhir("diverged", "settle", "21c5a6eeb9", *words).exit_code == 2
+    unknown = git_fhir("diverged", "settle", "0000000", "-m", "Seen.")
+    assert (unknown.exit_code, head(fork)) == (3, tip)
+    assert "`0000000` is no commit that has diverged" in unknown.stderr
 
 
 def test_a_record_of_one_node_has_nothing_diverged(git_fhir, clinic):

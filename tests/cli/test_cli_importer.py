@@ -61,10 +61,10 @@ class Counting:
         self.groups: list[int] = []
         self.snapshot = store.snapshot
 
-    def commit_each(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]:
+    def commit_in_order(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]:
         units = list(units)
         self.groups.append(len(units))
-        return self._store.commit_each(units)
+        return self._store.commit_in_order(units)
 
 
 def test_units_go_to_the_store_in_groups(repository: Path) -> None:

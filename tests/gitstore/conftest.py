@@ -10,6 +10,7 @@ import pytest
 
 from gitstore import Author, Settings, Store
 from gitstore.git.repository import git_environment
+from tests.gitstore.forks import Git, Nodes, forked
 
 
 @pytest.fixture
@@ -31,6 +32,13 @@ def git(record: str) -> Callable[..., str]:
 def git_in() -> Callable[[Any], Callable[..., str]]:
     """Runs git in any folder: `git_in(path)("status")`."""
     return run_git_in
+
+
+@pytest.fixture
+def nodes(record: str, git_in: Callable[[Any], Git]) -> Iterator[Nodes]:
+    """Two nodes whose histories have parted."""
+    with forked(record, git_in) as made:
+        yield made
 
 
 def run_git_in(folder: Any) -> Callable[..., str]:

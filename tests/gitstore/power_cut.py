@@ -2,15 +2,27 @@
 
 The pessimistic model: until a file is synced, a cut may leave its new content, its old content, or half of it; until a
 folder is synced, each change of its entries may be there or not, whatever came before or after it.
+
+Calls of our own are recorded one by one: a `Disk` stands in for the module `os`. What git's children write isn't seen
+call by call: they are told to sync what they write (`core.fsync = all`), and git never syncs a folder (strace shows both),
+so of what they leave each file is whole, and each change of an entry may get lost (`Disk.noticed`). A git that nobody told
+so, which pushes, syncs nothing (`Disk.wrote`). SQLite's calls aren't seen: test_power_cut_index.py makes states of its files.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import random
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+SAMPLE = os.environ.get("GIT_FHIR_POWER_CUTS", "")
+"""How many of the states are tried, or `all`: the documented run."""
 
 
 @dataclass(eq=False)
@@ -70,6 +82,8 @@ class Disk:
         """As the running system sees it: only paths that were touched."""
         self._synced: dict[str, File | None] = {}
         self._pending: list[list[Change]] = []
+        self._seen: dict[str, dict[str, tuple[int, int]]] = {}
+        """What `noticed` has found in each folder: inode and time of each file."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -83,6 +97,11 @@ class Disk:
         entries: Any = {path: copied(file) for path, file in self._synced.items()}
         pending = [[(folder, name, copied(file)) for folder, name, file in group] for group in self._pending]
         self.steps.append(Step(call, entries, pending, self.acknowledged))
+
+    def acknowledge(self) -> None:
+        """Somebody has been told that a unit of work is done."""
+        self.acknowledged += 1
+        self._note("acknowledged")
 
     def _all_files(self) -> Iterator[File]:
         for file in self._synced.values():
@@ -112,6 +131,8 @@ class Disk:
         if os.path.isdir(path):
             self._open[descriptor] = (path, None)
             return descriptor
+        if not os.path.isfile(path):  # a FIFO
+            return descriptor
         if exists:
             file = self._file(path)
         else:
@@ -126,6 +147,8 @@ class Disk:
         os.close(descriptor)
 
     def write(self, descriptor: int, data: Any) -> int:
+        if descriptor not in self._open:  # opened before the run: nothing that has to outlast a cut
+            return os.write(descriptor, data)
         path, file = self._open[descriptor]
         assert file is not None
         file.write(file.contents[-1] + bytes(data))
@@ -133,6 +156,8 @@ class Disk:
         return os.write(descriptor, data)
 
     def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+        if descriptor not in self._open:
+            return os.pwrite(descriptor, data, offset)
         path, file = self._open[descriptor]
         assert file is not None
         # One sector, written in place: a cut leaves the old or the new one.
@@ -173,3 +198,94 @@ class Disk:
         os.unlink(path)
         self._change((path, None))
         self._note(f"unlink {os.path.relpath(path, self._folder)}")
+
+    def sync(self) -> None:
+        """The whole disk."""
+        for file in self._all_files():
+            file.sync()
+        for group in self._pending:
+            self._synced.update({f"{folder}/{name}": file for folder, name, file in group})
+        self._pending = []
+        self._note("sync everything")
+        os.sync()
+
+    # What others write
+
+    def wrote(self, paths: Iterable[str]) -> None:
+        """A git that syncs nothing has written these files: on the disk they are all there, or none of them is."""
+        changes = [(path, File([Path(path).read_bytes()])) for path in paths]
+        self._change(*changes)
+
+    def noticed(self, *folders: str) -> None:
+        """A child of git has changed files in these folders, synced them, and not the folders. The first look only looks.
+
+        The chain of commit-graphs is the one file that git doesn't sync.
+        """
+        for folder in folders:
+            found = _files(folder)
+            seen = self._seen.get(folder)
+            self._seen[folder] = found
+            if seen is None:
+                continue
+            for name in [name for name, what in found.items() if seen.get(name) != what]:
+                file = File()
+                file.write(Path(folder, name).read_bytes())
+                if name != "commit-graph-chain":
+                    file.sync()
+                self._change((f"{folder}/{name}", file))
+                self._note(f"git's {os.path.relpath(folder, self._folder)}/{name}")
+            for name in [name for name in seen if name not in found]:
+                if self._entries.get(f"{folder}/{name}", File()) is not None:
+                    self._change((f"{folder}/{name}", None))
+                    self._note(f"git's removal of {os.path.relpath(folder, self._folder)}/{name}")
+
+
+def _files(folder: str) -> dict[str, tuple[int, int]]:
+    if not os.path.isdir(folder):
+        return {}
+    with os.scandir(folder) as entries:
+        stats = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+State = dict[str, "bytes | None"]
+
+
+def distinct(steps: list[Step]) -> list[tuple[str, int, State]]:
+    """Each state once, with the highest number of acknowledged units at which it may occur."""
+    found: dict[object, tuple[str, int, State]] = {}
+    for step in steps:
+        for state in step.states():
+            key = frozenset((path, content) for path, content in state.items() if content is not None)
+            key = frozenset((key, frozenset(path for path, content in state.items() if content is None)))
+            if key not in found or found[key][1] < step.acknowledged:
+                found[key] = (step.call, step.acknowledged, state)
+    return list(found.values())
+
+
+def sample(states: list[tuple[str, int, State]], usual: int) -> list[tuple[str, int, State]]:
+    """Those to try: some, or all where the environment says so."""
+    if SAMPLE == "all":
+        print(f"{len(states):,} states")
+        return states
+    return random.Random(1).sample(states, min(int(SAMPLE or usual), len(states)))
+
+
+def restore(before: Path, record: str, state: State) -> None:
+    """Make the record what the cut left: as before, but for what is known of the files that were touched."""
+    shutil.rmtree(record)
+    shutil.copytree(before, record, symlinks=True)
+    for path, content in state.items():
+        if content is None:
+            Path(path).unlink(missing_ok=True)
+        else:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).unlink(missing_ok=True)
+            Path(path).write_bytes(content)
+
+
+def fsck(record: str) -> tuple[int, str]:
+    """What git finds wrong."""
+    command = ["git", "-C", record, "fsck", "--full", "--strict", "--no-dangling"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.returncode, result.stderr

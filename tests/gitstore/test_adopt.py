@@ -26,6 +26,7 @@ from gitstore import (
     StorageFailed,
     Store,
     Update,
+    durable,
     path_of,
 )
 from gitstore.adoption import examine
@@ -652,10 +653,12 @@ def test_a_failure_at_any_step_leaves_all_or_nothing(record, clone, git, clock, 
         shutil.copytree(tmp_path / "before.git", record, symlinks=True)
         failing = Failing(step, dead=dead)
         with Store.open(record, Settings(), clock=clock) as store:
-            monkeypatch.setattr(writer_module, "os", failing)
+            for module in (writer_module, durable):
+                monkeypatch.setattr(module, "os", failing)
             with contextlib.suppress(OSError, StorageFailed, NotConfirmed):
                 store.adopt()
-            monkeypatch.setattr(writer_module, "os", os)
+            for module in (writer_module, durable):
+                monkeypatch.setattr(module, "os", os)
         with Store.open(record, OFF, clock=clock) as store:
             if Path(record, "refs", "heads", "main").read_text().strip() == foreign:
                 assert store.snapshot().commit.sequence == 4

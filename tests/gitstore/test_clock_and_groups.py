@@ -25,6 +25,7 @@ from gitstore import (
     Unit,
     Update,
     VersionMismatch,
+    durable,
 )
 from gitstore.errors import NotConfirmed, StorageFailed
 from gitstore.fhir.ids import ResourceId
@@ -252,7 +253,9 @@ def test_a_disk_that_fails_fails_the_whole_group_and_the_store_goes_on(
     store.commit([update()], ada)
     before = git("rev-parse", "main"), store.snapshot().commit
     with monkeypatch.context() as patched:
-        patched.setattr(writer, "os", FailingOs(name, code))
+        failing = FailingOs(name, code)
+        for module in (writer, durable):
+            patched.setattr(module, "os", failing)
 
         results = store.commit_each([Unit([update()], ada), Unit([Create({"resourceType": "Patient"})], ada)])
 
@@ -269,9 +272,9 @@ def test_what_the_disk_did_not_confirm_has_happened_and_is_read(record, clock, a
     """NotConfirmed is the one error after which the units are there."""
     with Store.open(record, clock=clock) as store:
         with monkeypatch.context() as patched:
-            patched.setattr(
-                writer, "os", FailingOs("fsync", 5, first=5)
-            )  # main.next, pack, idx, folder: then main's
+            failing = FailingOs("fsync", 5, first=5)  # main.next, pack, idx, folder: then main's
+            for module in (writer, durable):
+                patched.setattr(module, "os", failing)
             with pytest.raises(NotConfirmed, match="is in the record as") as unconfirmed:
                 store.commit([update()], ada)
 

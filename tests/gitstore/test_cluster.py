@@ -29,8 +29,10 @@ from gitstore import (
     Settings,
     Store,
     Update,
+    durable,
     init,
 )
+from gitstore.cluster import cluster as cluster_module
 from gitstore.cluster import state as state_module
 from gitstore.cluster.cluster import Cluster
 from gitstore.fhir.ids import ResourceId
@@ -163,6 +165,59 @@ def test_a_replica_has_what_the_hub_has_and_finds_it_by_search(nodes: Nodes) -> 
     assert replica.snapshot().commit.id == last == nodes.main(replica)
     assert marks(replica) == marks(primary)
     assert is_clean(replica)
+
+
+def test_a_call_that_another_process_of_the_node_took_is_none_to_this_one(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are woken by it. Were each to look at the hub, the next call would find them at it."""
+    nodes.first()
+    replica = cluster(nodes.clone("second"))
+    replica.wake()
+    with monkeypatch.context() as patched:
+        patched.setattr(replica._state, "heard", lambda: False)
+        assert not replica._is_called()
+    assert replica._is_called()
+
+
+def test_what_is_new_at_the_hub_is_found_without_a_walk_over_all_history(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes milliseconds for each ten thousand commits, at each look."""
+    primary, replica = nodes.first(), nodes.clone("second")
+    first = nodes.main()
+    write(primary, "a")
+    for store in (primary, replica):
+        turn(store)
+    last = write(primary, "b")
+    turn(primary)
+    asked = []
+    contains = replica._repository.contains
+    monkeypatch.setattr(replica._repository, "contains", lambda *ids: asked.append(ids[0]) or contains(*ids))
+    turn(replica)
+    assert replica.wait_for(last, 0)
+    assert first not in asked
+
+
+@pytest.mark.parametrize(("taken", "pause"), [(0.02, 0.02), (0.03, 0.03), (0.08, 0.02), (0.2, 0)])
+def test_a_push_is_followed_by_as_long_a_pause_as_it_took_up_to_a_tenth_of_a_second_in_all(
+    taken: float, pause: float, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = nodes.first()
+    node = cluster(record)
+    now = [time.monotonic_ns()]
+    push = node._hub.push
+
+    def slow(commit: str) -> bool:
+        now[0] += int(taken * 1e9)
+        return push(commit)
+
+    monkeypatch.setattr(cluster_module, "ticks", lambda: now[0])
+    monkeypatch.setattr(node._hub, "push", slow)
+    now[0] += 10**9
+    write(record, "a")
+    assert node._turn(asked=True, spaced=True) == 0
+    assert node._turn(asked=True, spaced=True) == pytest.approx(pause)
 
 
 def test_a_replica_writes_nothing(nodes: Nodes) -> None:
@@ -537,7 +592,7 @@ def dies(work: Callable[[], object], death: int) -> bool:
     if pid == 0:
         try:
             count = [0]
-            for module in (writer_module, state_module):
+            for module in (writer_module, state_module, durable):
                 module.os = Mortal(os, CALLS, count, death)  # type: ignore[attr-defined]
             hub_module.subprocess = Mortal(subprocess, RUNS, count, death)  # type: ignore[attr-defined]
             work()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
@@ -33,23 +32,13 @@ from tests.gitstore.forks import (
     B,
     Beside,
     C,
-    Git,
-    Nodes,
     content,
-    forked,
     head,
     reasons,
     sound,
     states,
     update,
 )
-
-
-@pytest.fixture
-def nodes(record: str, git_in: Callable[[Any], Git]) -> Iterator[Nodes]:
-    with forked(record, git_in) as made:
-        yield made
-
 
 # Doing it again
 

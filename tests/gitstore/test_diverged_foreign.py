@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
@@ -29,10 +28,7 @@ from tests.gitstore.forks import (
     B,
     Beside,
     C,
-    Git,
-    Nodes,
     content,
-    forked,
     hand_made,
     hand_made_update,
     reasons,
@@ -40,13 +36,6 @@ from tests.gitstore.forks import (
     states,
     update,
 )
-
-
-@pytest.fixture
-def nodes(record: str, git_in: Callable[[Any], Git]) -> Iterator[Nodes]:
-    with forked(record, git_in) as made:
-        yield made
-
 
 # What is none of ours
 

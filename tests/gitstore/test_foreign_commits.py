@@ -121,7 +121,19 @@ def forged_twice(git: Git) -> None:
     git("commit", "--quiet", "-m", text)
 
 
+def forged_promotion(git: Git) -> None:
+    edit(git)
+    git("commit", "--quiet", "-m", message(3, "09", "promote"))
+
+
+def forged_settling(git: Git) -> None:
+    edit(git)
+    git("commit", "--quiet", "-m", message(3, "09", "settle"))
+
+
 FOREIGN = {
+    forged_promotion: "a promote commit makes no version",
+    forged_settling: "a settle commit makes no version",
     by_hand: "doesn't end in FHIR trailers",
     by_hand_deleted: "doesn't end in FHIR trailers",
     empty: "doesn't end in FHIR trailers",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gitstore import Author, Store, Update
+from gitstore import Author, Store, Update, durable
 from gitstore.fhir.ids import ResourceId
 from gitstore.git import writer as writer_module
 
@@ -62,7 +62,8 @@ def in_a_child(record: str, clock: Callable[[], int], death: int, monkeypatch: p
             os.close(reader)
             with Store.open(record, clock=clock) as store:
                 mortal = MortalOs(death)
-                monkeypatch.setattr(writer_module, "os", mortal)
+                for module in (writer_module, durable):
+                    monkeypatch.setattr(module, "os", mortal)
                 publish(store, "second")
                 os.write(writer, " ".join(mortal.calls).encode())
             os._exit(0)

@@ -160,14 +160,14 @@ def test_a_failure_hinders_no_write_and_is_logged(record, clock, caplog):
 # Too many packs
 
 
-def too_many_packs(record: str) -> None:
-    for number in range(WAIT_ABOVE + 1):
+def too_many_packs(record: str, count: int = WAIT_ABOVE + 1) -> None:
+    for number in range(count):
         Path(record, "objects", "pack", f"pack-{number:040}.idx").touch()
 
 
 def test_a_writer_waits_where_there_are_too_many_packs(record):
-    """A tenth of fhir.lockTimeout for each group, so that writes slow down and none times out."""
-    too_many_packs(record)
+    """Where there are twice as many, a tenth of fhir.lockTimeout for each group: writes slow down and none times out."""
+    too_many_packs(record, 2 * WAIT_ABOVE)
     maintenance = Maintenance(record, nullcontext, timeout=2.0)
 
     with under_maintenance(record):
@@ -177,11 +177,22 @@ def test_a_writer_waits_where_there_are_too_many_packs(record):
             assert 0.2 <= time.monotonic() - begin < 2.0
 
 
+def test_a_writer_hardly_waits_for_one_pack_too_many(record):
+    """So that a single write, which has not made all those packs, is not what pays for them."""
+    too_many_packs(record)
+    maintenance = Maintenance(record, nullcontext, timeout=100.0)
+
+    with under_maintenance(record):
+        begin = time.monotonic()
+        maintenance.published()
+        assert 10 / WAIT_ABOVE <= time.monotonic() - begin < 5.0
+
+
 def test_a_writer_waits_no_longer_than_maintenance_takes(record, clock):
     """Then the packs are few, and it goes on at once."""
     with Store.open(record, OFF, clock=clock) as store:
         commit(store, WAIT_ABOVE)
-    settings = Settings(durability="off", validation="off", lock_timeout=3000.0)
+    settings = Settings(durability="off", validation="off", lock_timeout=3_000_000.0)
 
     with Store.open(record, settings, clock=clock) as store:
         commit(store, 2)  # the second one's group begins when the first one's wait is over

@@ -24,12 +24,13 @@ class Leader:
         self.groups: list[list[int]] = []
         self.go = threading.Event()
 
-    def __call__(self, take: Callable[[], list[Pending]]) -> None:
+    def __call__(self, take: Callable[[], list[Pending]]) -> list[Pending]:
         assert self.go.wait(30)
         group = take()
         self.groups.append([one.prepared.size for one in group])
         for one in group:
             one.finish()
+        return []
 
 
 @pytest.mark.parametrize(

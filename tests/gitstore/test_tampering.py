@@ -6,14 +6,11 @@ The forger has no key, unless a test says so: signatures stay as they were. docs
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-import pygit2
 import pytest
-from pygit2.enums import ObjectType
 from signing_keys import key_file, public_line
 
 from gitstore import (
@@ -21,7 +18,6 @@ from gitstore import (
     Author,
     Create,
     Delete,
-    Finding,
     Journal,
     JournalEntry,
     Settings,
@@ -35,22 +31,19 @@ from gitstore import (
     take_anchor,
 )
 from gitstore.fhir.ids import ResourceId
-from gitstore.git.commits import Sign, add_signature, split_signature
+from gitstore.git.commits import add_signature, split_signature
 from gitstore.git.layout import FIRST_FILES
 from gitstore.git.repository import Repository
 from gitstore.git.signing import signer
 from gitstore.journal.lines import FOLDER
 from tests.conftest import START, Clock, copy_record
+from tests.gitstore.tampering import ADA, PATH, PATIENT, Edit, Forger, Git, check_index, verified
 
-ADA = Author("Ada Lovelace", "ada@clinic.example")
-PATIENT, OTHER = ResourceId("Patient", "p"), ResourceId("Observation", "o")
-PATH, OTHER_PATH = path_of(PATIENT), path_of(OTHER)
+OTHER = ResourceId("Observation", "o")
+OTHER_PATH = path_of(OTHER)
 OPTIONS = Settings(durability="off", validation="off")
 DELETED, REVIVED, TRANSACTION, LAST = 8, 9, 10, 20
 """Sequences: version n of the patient is made by commit n + 1 up to here, and then again by each from 11 on."""
-
-Git = Callable[..., str]
-Edit = Callable[[str], str]
 
 
 @pytest.fixture(scope="session")
@@ -94,100 +87,9 @@ def allowed() -> AllowedSigners:
     return parse_allowed_signers(f"git-fhir@fhir.invalid {public_line('ed25519')}", "signers")
 
 
-_KINDS = {"commit": ObjectType.COMMIT, "tree": ObjectType.TREE}
-
-
-class Forger:
-    """Makes a commit of the record again with something changed, and all that follow it on top of that."""
-
-    def __init__(self, git: Git, record: str) -> None:
-        self.git = git
-        self.repository = Repository(record)
-        self.objects = pygit2.Repository(record).odb
-        self.ids = git("rev-list", "--reverse", "main").split("\n")
-
-    def remake(
-        self,
-        number: int,
-        edit: Edit = lambda text: text,
-        *,
-        tree: Callable[[str], str] | None = None,
-        until: int = 0,
-        drop: bool = False,
-        sign: Sign | None = None,
-    ) -> str:
-        """`number` is the sequence. `edit` changes the text of the commit, `tree` its tree, and those up to `until`.
-
-        Signatures stay as they were, or are made with `sign`. Returns the id of the first that is made again.
-        """
-        parent, made = (self.ids[number - 2] if number > 1 else ""), ""
-        for at, id in enumerate(self.ids[number - 1 :], number):
-            if at == number and drop:
-                continue
-            data = self.repository.object(id)
-            payload, signature = split_signature(data)
-            text = payload.decode().replace(f"parent {self.ids[at - 2]}", f"parent {parent}")
-            if tree is not None and (at == number or at <= until):
-                old = text[5:45]
-                text = text.replace(old, tree(old), 1)
-            text = edit(text) if at == number else text
-            forged = add_signature(text.encode(), signature or b"\n") if sign is None else sign(text.encode())
-            parent = self.write(forged)
-            made = made or parent
-        self.git("update-ref", "refs/heads/main", parent)
-        return made
-
-    def write(self, data: bytes, kind: str = "commit") -> str:
-        return str(self.objects.write(_KINDS[kind], data))
-
-    def add(self, text: str, tree: Callable[[str], str] = lambda id: id) -> str:
-        """A commit on top of main, without a signature."""
-        root = tree(self.git("rev-parse", "main^{tree}"))
-        who = f"{ADA.name} <{ADA.email}> {START // 1_000_000 + 99} +0000"
-        header = f"tree {root}\nparent {self.ids[-1]}\nauthor {who}\ncommitter {who}\n\n"
-        made = self.write(f"{header}{text}".encode())
-        self.git("update-ref", "refs/heads/main", made)
-        return made
-
-    def put(self, path: str, content: str | None, mode: str = "100644") -> Callable[[str], str]:
-        """The tree with this file, or without it."""
-
-        def change(tree: str) -> str:
-            self.git("read-tree", tree)
-            if content is None:
-                self.git("rm", "--quiet", "--cached", path)
-            else:
-                id = content if mode == "160000" else self.git("hash-object", "-w", "--stdin", input=content)
-                self.git("update-index", "--add", "--cacheinfo", f"{mode},{id},{path}")
-            return self.git("write-tree")
-
-        return change
-
-    def file(self, number: int, path: str = PATH) -> str:
-        """A file as a commit left it."""
-        return self.git("cat-file", "blob", f"{self.ids[number - 1]}:{path}") + "\n"
-
-    def entries(self, path: str, edit: Callable[[bytes], bytes], tree: str) -> str:
-        """The tree with the bytes of the folder at `path` changed."""
-        data = self.repository.object(tree)
-        if not path:
-            return self.write(edit(data), "tree")
-        name, _, rest = path.partition("/")
-        head = b"40000 " + name.encode() + b"\x00"
-        at = data.index(head) + len(head)
-        inner = self.entries(rest, edit, data[at : at + 20].hex())
-        return self.write(data[:at] + bytes.fromhex(inner) + data[at + 20 :], "tree")
-
-
 @pytest.fixture
 def forger(git: Git, record: str) -> Forger:
     return Forger(git, record)
-
-
-def verified(store: Store) -> list[Finding]:
-    """What is found when the index tells the same story: what is wrong in git and the journal alone."""
-    store.reindex()
-    return list(store.verify())
 
 
 def test_the_record_is_sound_and_signed_before(store, allowed):
@@ -553,14 +455,7 @@ INDEX = {
 @pytest.mark.parametrize("change", INDEX.values(), ids=INDEX)
 def test_tampering_with_the_index_is_found_and_undone_by_reindex(store, change):
     """git has the truth: docs/format.md."""
-    connection: sqlite3.Connection = store._index.writer()
-    assert connection.execute(change).rowcount > 0
-
-    found = list(store.verify())
-
-    assert found
-    assert {each.kind for each in found} == {"index"}
-    assert verified(store) == []
+    check_index(store, change)
 
 
 def edited(path: Path) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gitstore import Author, Create, Delete, Finding, Settings, Store, Update, path_of
-from gitstore.fhir.ids import ResourceId
+from gitstore import Create, Delete, Settings, Store, Update
 from gitstore.git.layout import FIRST_FILES
 from gitstore.version import SERVER
 from tests.conftest import Clock, copy_record
+from tests.gitstore.tampering import ADA, PATH, PATIENT, Git, check_index, stage, verified
 
-PATIENT = ResourceId("Patient", "p")
-PATH = path_of(PATIENT)
 OPTIONS = Settings(durability="off", validation="off")
-Git = Callable[..., str]
 
 
 STORY = 5
@@ -28,14 +24,13 @@ STORY = 5
 @pytest.fixture(scope="session")
 def template(new_record: Callable[[], str]) -> str:
     """Commits 2 to 6: created, updated, deleted, revived, and a transaction with another."""
-    ada = Author("Ada Lovelace", "ada@clinic.example")
     record = new_record()
     update = Update(PATIENT, {"resourceType": "Patient", "id": "p"})
     with Store.open(record, OPTIONS, clock=Clock(), new_id=lambda: "id-1") as store:
         for unit in ([update], [update], [Delete(PATIENT)], [update]):
-            store.commit(unit, ada)
+            store.commit(unit, ADA)
         both = [update, Create({"resourceType": "Observation"})]
-        store.commit(both, ada, message="why", interaction="transaction")
+        store.commit(both, ADA, message="why", interaction="transaction")
     return record
 
 
@@ -102,11 +97,7 @@ class Tamper:
 
     def put(self, files: dict[str, str | None]) -> None:
         for path, content in files.items():
-            if content is None:
-                self.git("rm", "--quiet", "--cached", path)
-            else:
-                blob = self.git("hash-object", "-w", "--stdin", input=content)
-                self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
+            stage(self.git, path, content)
 
     def file(self, number: int, change: Callable[[str], str]) -> str:
         """Change the patient's file in one commit, and let the next ones write theirs as they did."""
@@ -120,19 +111,13 @@ def tamper(told: Store, git: Git) -> Tamper:
     return Tamper(git)
 
 
-def findings(store: Store) -> list[Finding]:
-    """What is found when the index tells the same story: what is wrong in git alone."""
-    store.reindex()
-    return list(store.verify())
-
-
 def kinds(store: Store) -> list[str]:
-    return [finding.kind for finding in findings(store)]
+    return [finding.kind for finding in verified(store)]
 
 
 def test_a_sound_record_has_no_findings(told, git):
     assert list(told.verify()) == []
-    assert findings(told) == []
+    assert verified(told) == []
     assert git("rev-list", "--count", "main") == "6"
 
 
@@ -143,7 +128,7 @@ def test_tampering_with_nothing_changes_nothing(told, tamper, git):
     tamper.commit(2)
 
     assert git("log", "--format=%T %an %ae %at %B", "main") == before
-    assert findings(told) == []
+    assert verified(told) == []
 
 
 def test_progress_is_told(told, monkeypatch):
@@ -158,7 +143,7 @@ def test_an_edited_file_whose_meta_is_untouched_is_found_by_its_form(told, tampe
     """What a hand types is seldom to the byte what the store prints."""
     tamper.file(3, lambda text: text.replace('"Patient"', '"Patient" '))
 
-    assert [(f.kind, f.where) for f in findings(told)] == [("file", "PUT Patient/p/_history/2")]
+    assert [(f.kind, f.where) for f in verified(told)] == [("file", "PUT Patient/p/_history/2")]
 
 
 EDITS: dict[str, tuple[Callable[[str], str], str, str]] = {
@@ -188,7 +173,7 @@ def test_an_edited_file_is_found(told, tamper, change, kind, text):
     """Its trailer says what it must say."""
     tamper.file(3, change)
 
-    [finding] = findings(told)
+    [finding] = verified(told)
 
     assert (finding.kind, finding.where) == (kind, "PUT Patient/p/_history/2")
     assert text in finding.text
@@ -199,7 +184,7 @@ def test_a_wrong_counter_is_found(told, tamper):
     """And the commits after it are no longer part of the record, for a counter with a gap is none."""
     made = tamper.commit(3, message=lambda text: text.replace("_history/2", "_history/5"))
 
-    assert ("counter", "PUT Patient/p/_history/5") in {(f.kind, f.where) for f in findings(told)}
+    assert ("counter", "PUT Patient/p/_history/5") in {(f.kind, f.where) for f in verified(told)}
     assert told.snapshot().commit.sequence == 2
     assert made
 
@@ -215,21 +200,21 @@ def test_a_verb_that_does_not_fit_is_found(told, tamper, number, old, new, where
     """A create makes the first version."""
     tamper.commit(number, message=lambda text: text.replace(f"{old} Patient", f"{new} Patient"))
 
-    assert [(f.kind, f.where) for f in findings(told)] == [("verb", where)]
+    assert [(f.kind, f.where) for f in verified(told)] == [("verb", where)]
 
 
 def test_a_wrong_date_is_found(told, tamper):
     """git's time is the whole seconds of FHIR-Last-Updated."""
     made = tamper.commit(4, seconds=1)
 
-    assert [(f.kind, f.where) for f in findings(told)] == [("date", made)]
+    assert [(f.kind, f.where) for f in verified(told)] == [("date", made)]
 
 
 def test_an_unknown_trailer_is_found(told, tamper):
     """Kept and ignored by reading, reported here. docs/format.md"""
     made = tamper.commit(3, message=lambda text: text + "FHIR-Color: blue\n")
 
-    [finding] = findings(told)
+    [finding] = verified(told)
 
     assert (finding.kind, finding.where) == ("trailer", made)
     assert "`FHIR-Color: blue` is unknown" in finding.text
@@ -252,7 +237,7 @@ def test_a_message_that_is_not_as_the_store_writes_it_is_found(told, tamper, cha
     """It says the same, but somebody else wrote it."""
     made = tamper.commit(3, message=change)
 
-    assert [(f.kind, f.where) for f in findings(told)] == [("message", made)]
+    assert [(f.kind, f.where) for f in verified(told)] == [("message", made)]
 
 
 FOREIGN: dict[str, dict[str, Any]] = {
@@ -272,7 +257,7 @@ def test_a_commit_that_is_not_ours_is_found_and_ends_the_record(told, tamper, gi
     """What follows it is not part of the record, and can't be checked."""
     made = tamper.commit(3, **change)
 
-    [finding] = findings(told)
+    [finding] = verified(told)
 
     assert (finding.kind, finding.where) == ("foreign", made)
     assert made in finding.text
@@ -283,21 +268,21 @@ def test_a_file_that_is_missing_from_its_commit_is_found(told, tamper):
     """The trailer says PUT, and the tree has nothing."""
     made = tamper.commit(3, files={PATH: None}, keep=False)
 
-    assert ("foreign", made) in {(f.kind, f.where) for f in findings(told)}
+    assert ("foreign", made) in {(f.kind, f.where) for f in verified(told)}
 
 
 def test_a_deletion_that_deletes_nothing_is_found(told, tamper, git):
     content = git("cat-file", "blob", f"main:{PATH}")
     made = tamper.commit(4, files={PATH: content}, keep=False)
 
-    assert ("foreign", made) in {(f.kind, f.where) for f in findings(told)}
+    assert ("foreign", made) in {(f.kind, f.where) for f in verified(told)}
 
 
 def test_a_dropped_commit_is_found(told, tamper):
     """The counter has a gap where it was."""
     tamper.commit(3, drop=True)
 
-    found = {(f.kind, f.where) for f in findings(told)}
+    found = {(f.kind, f.where) for f in verified(told)}
 
     assert ("counter", "DELETE Patient/p/_history/3") in found
 
@@ -308,7 +293,7 @@ def test_the_last_commit_dropped_is_found_by_the_index(told, git):
     git("update-ref", "refs/heads/main", "main~1")
 
     assert [(f.kind, f.where) for f in told.verify()] == [("index", last)]
-    assert findings(told) == []
+    assert verified(told) == []
 
 
 def test_a_first_commit_that_is_not_ours_is_found(told, git):
@@ -383,11 +368,4 @@ INDEX = {
 @pytest.mark.parametrize("change", INDEX.values(), ids=INDEX)
 def test_an_index_that_differs_from_replay_is_found_and_mended_by_reindex(told, change):
     """Each column of each table: what is answered from it must be what git says."""
-    connection: sqlite3.Connection = told._index.writer()
-    assert connection.execute(change).rowcount > 0
-
-    found = list(told.verify())
-
-    assert found
-    assert {finding.kind for finding in found} == {"index"}
-    assert findings(told) == []
+    check_index(told, change)

@@ -69,6 +69,8 @@ HEAD = b'"resourceType":"Bundle","type":"transaction"'
         b"{" + HEAD + b',"entry":[1],"entry":[1]}',
         b"{" + HEAD + b',"id":"[1]","entry":[1]}',
         b"{" + HEAD + b',"link":[1],"entry":[1]}',
+        b"{" + HEAD + b',"id":"[1]","entry":[1],"link":[1]}',
+        b"{" + HEAD + b',"link":{"entry":[1]},"entry":[1]}',
         b"{" + HEAD + b',"entry":[' + nested(62) + b"]}",
         b"{" + HEAD + b',"entry":[' + nested(63) + b"]}",
         b"{" + HEAD + b',"entry":[' + nested(64) + b"]}",
@@ -84,13 +86,7 @@ HEAD = b'"resourceType":"Bundle","type":"transaction"'
 )
 def test_what_is_easily_overlooked(sent):
     """Names given twice, entries whose text stands elsewhere too, and what lies too deep."""
-    found, expected = read(packed.loads, sent), read(json.loads, sent)
-
-    if isinstance(expected, dict) and "id" in expected:
-        del found["id"], expected["id"]  # nobody asks for the id of a Bundle that is processed
-    if isinstance(expected, dict) and "link" in expected:
-        del found["link"], expected["link"]
-    assert found == expected
+    assert read(packed.loads, sent) == read(json.loads, sent)
 
 
 def test_the_resource_of_an_entry_stays_packed_too():

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gitstore.durable import storage_error
 from gitstore.errors import StorageFailed, StorageFull
 from gitstore.git.scratch import Scratch
-from gitstore.git.writer import Writer, storage_error
+from gitstore.git.writer import Writer
 
 FEW = 64
 """Bytes in memory, for these tests."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gitstore import durable
 from gitstore.errors import StorageFailed
 from gitstore.git import upkeep
 from gitstore.git.pack import BLOB, Pack
@@ -276,7 +277,9 @@ def test_old_packs_go_only_once_the_new_one_is_sure_to_stay(record, monkeypatch)
             events.append(f"unlink {Path(path).suffix or Path(path).name}")
             os.unlink(path)
 
-    monkeypatch.setattr(upkeep, "os", Noted())
+    failing = Noted()
+    for module in (upkeep, durable):
+        monkeypatch.setattr(module, "os", failing)
     work = Upkeep(record)
     work.merge([pack for pack in work.packs() if pack.free])
 
@@ -312,6 +315,21 @@ def test_what_dead_processes_left_is_removed(record):
 
     assert before - set(os.listdir(folder)) == {*old, f"pack-{name}.keep"}
     assert Upkeep(record).leftovers(before=2000.0) == []
+
+
+def test_an_idx_whose_removal_a_power_cut_took_back_hinders_nothing(record):
+    """The pack is gone and its objects are in another one: it is not merged, and after an hour it is removed."""
+    name = add_pack(record, "a")
+    left = packs_of(record) / f"pack-{'0' * 40}.idx"
+    left.write_bytes(left.with_name(f"pack-{name}.idx").read_bytes())
+    os.utime(left, (3600.0, 3600.0))
+
+    assert "0" * 40 not in {pack.name for pack in Upkeep(record).packs()}
+    Upkeep(record).remove_leftovers(before=3600.0)
+    assert left.exists()
+    Upkeep(record).remove_leftovers(before=3601.0)
+    assert not left.exists()
+    assert name in {pack.name for pack in Upkeep(record).packs()}
 
 
 def test_a_lock_on_the_commit_graph_that_nobody_holds_is_removed(record):
@@ -365,8 +383,11 @@ def test_nobodys_git_configuration_matters(record, git, tmp_path, monkeypatch):
     assert list(Path(record, "objects", "info", "commit-graphs").glob("*.graph"))
 
 
-def test_git_runs_at_the_lowest_priority_and_holds_the_lock(record, tmp_path, monkeypatch):
-    """So that the server comes first, and so that two never work at once, even when the first one's parent was killed."""
+@pytest.mark.parametrize("hurried", [False, True])
+def test_git_runs_at_the_lowest_priority_and_holds_the_lock(record, tmp_path, monkeypatch, hurried):
+    """So that the server comes first, unless it is about to wait for this, and so that two never work at once, even when
+    the first one's parent was killed.
+    """
     script = tmp_path / "bin" / "git"
     script.parent.mkdir()
     script.write_text(
@@ -378,9 +399,10 @@ def test_git_runs_at_the_lowest_priority_and_holds_the_lock(record, tmp_path, mo
     add_pack(record, "a")
 
     with (tmp_path / "the.lock").open("w") as lock:
-        Upkeep(record, inherited=(lock.fileno(),)).write_index()
+        Upkeep(record, inherited=(lock.fileno(),), hurried=hurried).write_index()
 
-    assert (tmp_path / "nice").read_text() == "19\n"
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (tmp_path / "nice").read_text() == f"{usual if hurried else 19}\n"
     assert f"{tmp_path}/the.lock" in (tmp_path / "files").read_text().splitlines()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gitstore import durable
 from gitstore.errors import ForeignCommit, Locked, NotConfirmed, RepositoryDamaged, StorageFailed, StorageFull
 from gitstore.git import layout, writer
 from gitstore.git.commits import format_commit
@@ -142,13 +143,14 @@ def test_without_durability_nothing_is_synced(record, monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(disk, "fsync", lambda descriptor: seen.append("fsync"), raising=False)
     monkeypatch.setattr(disk, "fdatasync", lambda descriptor: seen.append("fdatasync"), raising=False)
-    monkeypatch.setattr(writer, "os", disk)
+    for module in (writer, durable):
+        monkeypatch.setattr(module, "os", disk)
 
-    for durable in (False, True):
-        opened = Writer(record, durable=durable)
-        write(opened, record, str(durable))
+    for is_durable in (False, True):
+        opened = Writer(record, durable=is_durable)
+        write(opened, record, str(is_durable))
         opened.close()
-        assert bool(seen) == durable
+        assert bool(seen) == is_durable
 
 
 def test_each_file_is_synced_before_it_counts(record, one, monkeypatch):
@@ -172,7 +174,9 @@ def test_each_file_is_synced_before_it_counts(record, one, monkeypatch):
 
             return call if name in (*IO,) else real
 
-    monkeypatch.setattr(writer, "os", Watched())
+    watched = Watched()
+    for module in (writer, durable):
+        monkeypatch.setattr(module, "os", watched)
     write(one, record)
 
     assert story == [
@@ -278,7 +282,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, one: Writer, record: str, disk: Dis
     with one.locked():
         arguments = next_commit(record)
         with monkeypatch.context() as patched:
-            patched.setattr(writer, "os", disk)
+            for module in (writer, durable):
+                patched.setattr(module, "os", disk)
             try:
                 one.publish(*arguments)
             except BaseException as error:  # noqa: BLE001  # a dying process is played by a BaseException
@@ -424,7 +429,9 @@ def test_a_disk_that_takes_few_bytes_at_a_time_gets_them_all(record, git, one, m
         def write(self, descriptor: int, data: memoryview) -> int:
             return os.write(descriptor, data[:7])
 
-    monkeypatch.setattr(writer, "os", Slow(OSError(), lambda number: False))
+    failing = Slow(OSError(), lambda number: False)
+    for module in (writer, durable):
+        monkeypatch.setattr(module, "os", failing)
     write(one, record, "y" * 1000)
     monkeypatch.undo()
 
@@ -441,7 +448,9 @@ def test_a_file_of_another_size_than_was_written_is_an_error(record, one, monkey
             return len(data)
 
     before = read_main(record)
-    monkeypatch.setattr(writer, "os", Lying(OSError(), lambda number: False))
+    failing = Lying(OSError(), lambda number: False)
+    for module in (writer, durable):
+        monkeypatch.setattr(module, "os", failing)
     with pytest.raises(StorageFailed, match="another size"):
         write(one, record)
 
@@ -457,7 +466,9 @@ def test_a_record_that_is_written_short_is_an_error(record, one, monkeypatch):
     before = read_main(record)
     with one.locked(), monkeypatch.context() as patched:
         arguments = next_commit(record)
-        patched.setattr(writer, "os", Short(OSError(), lambda number: False))
+        failing = Short(OSError(), lambda number: False)
+        for module in (writer, durable):
+            patched.setattr(module, "os", failing)
         with pytest.raises(StorageFailed, match="written short"):
             one.publish(*arguments)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from gitstore.fhir.ids import ResourceId
 from gitstore.search import contents
 from gitstore.search.contents import Keys, meant, stored
-from gitstore.search.index import of_contents, renew
+from gitstore.search.index import of_contents
+from gitstore.search.noting import renew
 from gitstore.search.rows import Contained, Rows
 
 ADA, GRACE = ResourceId("Patient", "ada"), ResourceId("Patient", "grace")

@@ -13,7 +13,7 @@ import pytest
 from gitstore import Author, Create, Settings, Store, Update
 from gitstore.errors import Locked, RepositoryDamaged, StorageFailed, StorageFull, Unavailable
 from gitstore.fhir.ids import ResourceId, VersionId
-from gitstore.search import index, versions
+from gitstore.search import index, noting, versions
 from gitstore.search.index import SCHEMA, Index
 from gitstore.version import Change, Commit
 
@@ -37,7 +37,7 @@ def search_index(tmp_path: Path) -> Iterator[Index]:
     """An index that holds one commit, the first of a record."""
     made = Index(str(tmp_path / "index"))
     with made.alone(), made.rebuilding() as generation:
-        index.apply(generation.connection, commit(1), [], [])
+        noting.apply(generation.connection, commit(1), [], [])
         generation.leave_unsearchable()
         generation.take_over()
     yield made
@@ -57,7 +57,7 @@ def test_a_first_version_that_is_not_1_is_damage(connection, version):
     with pytest.raises(
         RepositoryDamaged, match=f"makes version {version} of Patient/1, whose last one is 0"
     ) as found:
-        index.apply(connection, commit(2), [put(version)], [BLOB])
+        noting.apply(connection, commit(2), [put(version)], [BLOB])
 
     assert found.value.commit == commit(2).id
 
@@ -65,11 +65,11 @@ def test_a_first_version_that_is_not_1_is_damage(connection, version):
 @pytest.mark.parametrize("version", [1, 2, 4])
 def test_a_version_that_is_not_the_next_one_is_damage(connection, version):
     """Counters have no gap, never repeat and never go back; much of what is fast leans on that."""
-    index.apply(connection, commit(2), [put(1)], [BLOB])
-    index.apply(connection, commit(3), [Change("DELETE", PATIENT, VersionId(2))], [None])
+    noting.apply(connection, commit(2), [put(1)], [BLOB])
+    noting.apply(connection, commit(3), [Change("DELETE", PATIENT, VersionId(2))], [None])
 
     with pytest.raises(RepositoryDamaged, match="whose last one is 2"):
-        index.apply(connection, commit(4), [put(version)], [BLOB])
+        noting.apply(connection, commit(4), [put(version)], [BLOB])
 
 
 def test_what_is_refused_leaves_no_row(search_index, connection):
@@ -77,7 +77,7 @@ def test_what_is_refused_leaves_no_row(search_index, connection):
     other = ResourceId("Observation", "1")
 
     with pytest.raises(RepositoryDamaged):
-        index.apply(connection, commit(2), [put(1, other), put(9)], [BLOB, BLOB])
+        noting.apply(connection, commit(2), [put(1, other), put(9)], [BLOB, BLOB])
 
     assert versions.tip(connection) == commit(1)
     assert versions.newest(connection, other, 9) is None
@@ -85,20 +85,20 @@ def test_what_is_refused_leaves_no_row(search_index, connection):
 
 
 def test_a_sequence_or_instant_that_is_there_already_is_refused(connection):
-    index.apply(connection, commit(2), [], [])
+    noting.apply(connection, commit(2), [], [])
 
     with pytest.raises(Unavailable):
-        index.apply(connection, commit(2), [], [])
+        noting.apply(connection, commit(2), [], [])
 
 
 def test_apply_says_what_it_made(connection):
     """Created: there was no current resource before; so for a revival too, and never for a deletion."""
     other = ResourceId("Observation", "1")
     made = [
-        index.apply(connection, commit(2), [put(1), put(1, other)], [BLOB, BLOB]),
-        index.apply(connection, commit(3), [put(2)], [BLOB]),
-        index.apply(connection, commit(4), [Change("DELETE", PATIENT, VersionId(3))], [None]),
-        index.apply(connection, commit(5), [put(4)], [BLOB]),
+        noting.apply(connection, commit(2), [put(1), put(1, other)], [BLOB, BLOB]),
+        noting.apply(connection, commit(3), [put(2)], [BLOB]),
+        noting.apply(connection, commit(4), [Change("DELETE", PATIENT, VersionId(3))], [None]),
+        noting.apply(connection, commit(5), [put(4)], [BLOB]),
     ]
 
     assert [
@@ -122,13 +122,13 @@ def test_a_savepoint_that_is_left_badly_takes_its_rows_with_it(search_index, con
     """A unit of work that fails leaves nothing in its group."""
     index.begin(connection)
     with index.savepoint(connection):
-        index.apply(connection, commit(2), [put(1)], [BLOB])
+        noting.apply(connection, commit(2), [put(1)], [BLOB])
     with pytest.raises(RepositoryDamaged), index.savepoint(connection):
-        index.apply(connection, commit(3), [put(2), put(9)], [BLOB, BLOB])
+        noting.apply(connection, commit(3), [put(2), put(9)], [BLOB, BLOB])
     with pytest.raises(KeyError), index.savepoint(connection):
-        raise KeyError(index.apply(connection, commit(3), [put(2)], [BLOB]))
+        raise KeyError(noting.apply(connection, commit(3), [put(2)], [BLOB]))
     with index.savepoint(connection):
-        made = index.apply(connection, commit(3), [put(2)], [BLOB])
+        made = noting.apply(connection, commit(3), [put(2)], [BLOB])
     index.commit(connection)
 
     reader = search_index.reader()
@@ -138,7 +138,7 @@ def test_a_savepoint_that_is_left_badly_takes_its_rows_with_it(search_index, con
 
 def test_what_is_not_committed_is_not_seen(search_index, connection):
     index.begin(connection)
-    index.apply(connection, commit(2), [put(1)], [BLOB])
+    noting.apply(connection, commit(2), [put(1)], [BLOB])
 
     assert versions.tip(search_index.reader()) == commit(1)
     assert versions.tip(connection) == commit(2)
@@ -149,14 +149,14 @@ def test_what_is_not_committed_is_not_seen(search_index, connection):
 
 def test_a_reader_can_not_write(search_index):
     with pytest.raises(Unavailable, match="readonly"):
-        index.apply(search_index.reader(), commit(2), [], [])
+        noting.apply(search_index.reader(), commit(2), [], [])
 
 
 def test_errors_of_sqlite_leave_as_errors_of_the_store(search_index, connection):
     connection.execute("PRAGMA max_page_count = 1")
     many = [ResourceId("Patient", str(number)) for number in range(5000)]
     with pytest.raises(StorageFull, match="No room for the search index"):
-        index.apply(connection, commit(2), [put(1, one) for one in many], [BLOB] * len(many))
+        noting.apply(connection, commit(2), [put(1, one) for one in many], [BLOB] * len(many))
 
     other = Index(search_index._folder)
     other.writer().execute("PRAGMA busy_timeout = 0")
@@ -173,7 +173,7 @@ def test_errors_of_sqlite_leave_as_errors_of_the_store(search_index, connection)
 def rebuild(search_index: Index, last: int) -> None:
     with search_index.alone(), search_index.rebuilding() as generation:
         for sequence in range(1, last + 1):
-            index.apply(generation.connection, commit(sequence), [], [])
+            noting.apply(generation.connection, commit(sequence), [], [])
         generation.take_over()
 
 
@@ -218,7 +218,7 @@ def test_only_the_newest_generation_stays(search_index):
 
 def test_a_rebuild_that_fails_leaves_the_old_generation(search_index):
     with pytest.raises(KeyError), search_index.alone(), search_index.rebuilding() as generation:
-        raise KeyError(index.apply(generation.connection, commit(1), [], []))
+        raise KeyError(noting.apply(generation.connection, commit(1), [], []))
 
     assert versions.tip(search_index.reader()) == commit(1)
     assert not [name for name in os.listdir(search_index._folder) if name.startswith("index-2")]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gitstore.errors import Invalid
 from gitstore.fhir.ids import ResourceId, VersionId
-from gitstore.search import index, periods, spans, versions
+from gitstore.search import index, noting, periods, spans, versions
 from gitstore.search.index import Index
 from gitstore.search.periods import Period
 from gitstore.search.versions import Cursor
@@ -95,7 +95,7 @@ def tell(connection: index.Connection, story: list[Any]) -> Model:
             made.append(Change("DELETE" if delete else "PUT", resource_id, VersionId(number + 1)))
             blobs.append(None if delete else f"{len(model.versions):040x}")
         model.commits.append(commit)
-        model.versions += index.apply(connection, commit, made, blobs)
+        model.versions += noting.apply(connection, commit, made, blobs)
     return model
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 import falcon
+from msgspec import Struct
 
 from api import media
 from api.audited import INTERACTIONS, REST, action, event, id_of, number_of, outcome, references, subtypes
@@ -36,8 +36,7 @@ _SHAPING = ("_format", "_pretty")
 Test: TypeAlias = Callable[[Recorded], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is asked of the journal: of instants [since, until), what passes all tests, newest first.
 
     `patient` is the id of the one that must be concerned, where there is just one. `before` is where the page before
@@ -53,8 +52,7 @@ class Question:
     given: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """What was found, newest first; `older` asks for the next page, None where this is the last."""
 
     found: list[Recorded]

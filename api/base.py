@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Self
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from gitstore import Invalid
 
@@ -13,8 +14,7 @@ SAFE = "/$:@!&'()*+,;=~"
 """What stands in a path as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(Struct, frozen=True):
     """A server, or what is below a path of one; `path` has no slash at its end. `port` None is that of the scheme."""
 
     scheme: str

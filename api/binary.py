@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
 
 import falcon
+from msgspec import Struct
 
 from api import media
 from api.request import FHIR_JSON, FHIR_XML, Request, pairs
@@ -36,8 +36,7 @@ _SAYS_BINARY = re.compile(rb'"resourceType"\s*:\s*"Binary"')
 _FIRST_ELEMENT = re.compile(rb"<([A-Za-z_][^\s/>]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(Struct, frozen=True):
     """What a Binary holds, as an answer carries it: a media type that is fit for a header, and the reference of its
     securityContext, where that is fit, too.
     """

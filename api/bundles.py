@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from api import once
 from api.errors import status_of
@@ -59,8 +60,7 @@ _ORDER = ("DELETE", "POST", "PUT", "PATCH")
 """https://hl7.org/fhir/R4/http.html#trules"""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who sends a Bundle, and what its entries share. `metadata` is the CapabilityStatement under this base.
 
     `provenance` is to be stored with a transaction, `idempotency` says that the Bundle is to be processed once.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from api import everything, smart
 from api.searchable import Parameter, Searchable
@@ -62,8 +63,7 @@ MODES = ("full", "normative", "terminology")
 """All answered with the whole statement, as a server without a terminology service may."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """A CapabilityStatement as JSON, and the tag that changes with its content."""
 
     data: bytes

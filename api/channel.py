@@ -8,9 +8,9 @@ import socket
 import threading
 from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import Error
@@ -50,8 +50,7 @@ class NothingYet(Exception):
     """There is nothing to read, though the socket seemed to have something."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """What a connection is at. It has to end within `seconds`; but where `rate` is not 0 it may go on for as long as in
     so many seconds `rate` bytes a second have moved. `moved` is the count of all so far.
     """

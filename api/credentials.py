@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import falcon
+from msgspec import Struct
 
 from api import providers
 from api.jwts import Claims, Jwts
@@ -64,8 +64,7 @@ def is_clone(path: str) -> bool:
     return path == CLONE or path.startswith(f"{CLONE}/")
 
 
-@dataclass(frozen=True, slots=True)
-class _Rights:
+class _Rights(Struct, frozen=True):
     access: Access
     roles: frozenset[str]
 

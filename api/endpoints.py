@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import falcon
+from msgspec import Struct
 
 from api import (
     audit_events,
@@ -66,8 +66,7 @@ from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
 
 
-@dataclass(frozen=True, slots=True)
-class House:
+class House(Struct, frozen=True):
     """What every endpoint works with. `interactions` are the codes that the route table as a whole offers."""
 
     store: Store

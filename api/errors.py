@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import falcon
+from msgspec.structs import replace
 
 import gitstore
 from api.credentials import Unauthorized, is_clone

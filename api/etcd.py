@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from msgspec import Struct
+
 from gitstore import Invalid
 from gitstore.fhir import json
 
@@ -48,16 +50,14 @@ class _Unable(http.client.HTTPException):
     """A member has no leader, or is too slow. Another one may know better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A promise of etcd's to keep what was written under it, for `ttl` seconds from now."""
 
     id: int
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A key that is there: what stands in it, and the lease that it goes with (0: with none)."""
 
     value: str

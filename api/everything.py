@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from msgspec import Struct
 
 from gitstore import (
     Everything,
@@ -47,8 +48,7 @@ _FORM = ("_format", "_pretty")
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a page begins: in the record as the commit `sequence` left it, after a resource, of `total`."""
 
     sequence: int
@@ -71,8 +71,7 @@ class Place:
         return cls(int(sequence), int(total), ResourceId(type, id))
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a request asks for. `count` 0 asks for the total alone; `given` is what the links repeat."""
 
     wanted: Everything
@@ -81,8 +80,7 @@ class Question:
     given: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Some of the resources, in the state that all pages are of. `total` doesn't count what others refer to."""
 
     state: Snapshot

@@ -6,12 +6,12 @@ The request is sent once: whether it has happened is known, or said to be unknow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import BoundedSemaphore
 from urllib.parse import quote, urlsplit
 
 import falcon
+from msgspec import Struct
 
 from api import log
 from api.base import SAFE, Base
@@ -68,8 +68,7 @@ _NOT_THEIRS = frozenset({"content-length", "date", "server"})
 """Of an answer: what is made anew, besides Access-Control-…, as the origins are those of this server's pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Struct, frozen=True):
     status: str
     headers: list[tuple[str, str]]
     body: bytes

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from api import subsets
 from gitstore import Cursor, HistoryPage, Invalid, Issue, Snapshot, Version, View, history_entry
@@ -28,8 +29,7 @@ Scope = ResourceId | str | None
 """Whose history: an instance's, a type's, or the whole record's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a history request asks for. `count` 0 asks for the total alone; `given` is what the links repeat.
 
     `part` is what is left of each resource, None for all of it; `author` a name or a mail address.

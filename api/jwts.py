@@ -10,12 +10,12 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from joserfc import jws
 from joserfc.errors import JoseError
+from msgspec import Struct
 
 from api import providers
 from api.principal import Rejected
@@ -42,8 +42,7 @@ _ADDRESS = re.compile(r"[^\s<>@\x00-\x1f\x7f]{1,100}@[^\s<>@\x00-\x1f\x7f]{1,100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """What a token says of who sent it. `expires` in microseconds; `patient` is the launch context, an id."""
 
     issuer: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 import falcon
+from msgspec import Struct
 
 from api.errors import RETRY_AFTER
 
@@ -16,8 +16,7 @@ THREADS = 32
 """Of a worker, by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """How many threads of a process may be in two slow things at once: so some are left for whoever has neither to do.
 
     `waiting` for a commit that is not here yet, `passing` on what another node has to do.

@@ -10,10 +10,10 @@ import hashlib
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
 import falcon
+from msgspec import Struct
 
 from api.request import FHIR_JSON, FHIR_XML, Request, pairs
 from gitstore import Invalid, Issue, NotSupported, TooLarge
@@ -46,8 +46,7 @@ _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)')
 _QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
-@dataclass(frozen=True, slots=True)
-class MediaRange:
+class MediaRange(Struct, frozen=True):
     """One element of an Accept header, or a Content-Type."""
 
     type: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from gitstore import ANONYMOUS, FULL_ACCESS, ROLES, Access, Author, Forbidden
 
@@ -22,8 +23,7 @@ class Rejected(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Who asks. `author` is who commits name; `agent` is the FHIR-Agent trailer, at most 200 visible characters.
 
     `access` is what may be done with resources, `roles` what besides. `key` says whose limits a request counts against.

@@ -12,13 +12,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from email.message import Message
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
+from msgspec import Struct
 
 from api.auth import is_loopback
 from api.log import SERVER
@@ -56,8 +56,7 @@ class ProviderDown(Exception):
     """A provider's keys are not known, and it does not give them; the text names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(Struct, frozen=True):
     """A document, and the seconds for which its Cache-Control lets it be kept: 0 where it says nothing."""
 
     data: bytes
@@ -119,8 +118,7 @@ def _max_age(headers: Message) -> int:
     return int(found[1]) if found and not re.search(r"\bno-(store|cache)\b", text, re.IGNORECASE) else 0
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
+class SigningKey(Struct, frozen=True):
     """A public key of a provider, and the algorithms that it may have signed with."""
 
     id: str | None
@@ -128,8 +126,7 @@ class SigningKey:
     key: RSAKey | ECKey
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """What a provider said when it was last asked. Instants in microseconds."""
 
     metadata: Mapping[str, Any]

@@ -11,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from api.auth import host_name
 from gitstore import Invalid, Issue
@@ -44,8 +45,7 @@ _NODE = re.compile(r"(?P<address>\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+?)(?::[0-9]{1,
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+;=:@%-]+)*/?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Public:
+class Public(Struct, frozen=True):
     """Where the client believes the server to be; None for what no proxy says. `prefix` has no slash at its end."""
 
     scheme: str | None = None

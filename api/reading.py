@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from api import conditions, everything, history, labels, search, validating
 from api.request import parameters
@@ -59,8 +60,7 @@ def vread(snapshot: Snapshot, resource_id: ResourceId, vid: str) -> Version:
     return snapshot.vread(resource_id, version_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """The answer to the GET of a Bundle's entry: a version, perhaps one that the client holds, or a page.
 
     `part` is what is wanted of the version, None for all of it. `document` makes the page's Bundle.

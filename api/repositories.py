@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field
 from threading import Condition
 
+from msgspec import Struct
+
 from api.log import SERVER
 from api.metrics import ManyMetrics
 from api.opening import Application
@@ -43,8 +45,7 @@ Identity = tuple[int, int]
 """Device and inode of a git directory: another one under the same name is another repository."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A git directory, as it lies below the folder now."""
 
     path: str
@@ -110,8 +111,7 @@ class _Place:
     gone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(Struct, frozen=True):
     """Why a repository could not be opened: it is none of ours, or there is something wrong with it."""
 
     identity: Identity

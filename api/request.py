@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.utils import formatdate
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote
 
 import falcon
+from msgspec.structs import replace
 
 from api.principal import ANONYMOUS_PRINCIPAL, Principal
 from api.streaming import Stream

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import falcon
+from msgspec import Struct
 
 from api import media
 from api.errors import outcome_bytes
@@ -32,8 +32,7 @@ MAX_QUERY = 56 * 1024
 """Bytes that all parameters may take in a URL: the links of a page repeat them, and a header has 64 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What is searched: resources of a type, or without one of all types; those in a compartment where one is named."""
 
     type: str | None = None
@@ -45,8 +44,7 @@ class Scope:
         return f"{base}/{self.type}" if self.type else base
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a search asks for. `pairs` are its parameters as they were given, in their order, without `page`."""
 
     scope: Scope

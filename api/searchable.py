@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from gitstore.fhir.definitions import compartments
 
@@ -56,8 +57,7 @@ class Parameter(Hashable, Protocol):
     def targets(self) -> tuple[str, ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Searchable:
+class Searchable(Struct, frozen=True):
     """The parameters of each type, and the references by which others lead to it."""
 
     parameters: Mapping[str, Sequence[Parameter]]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import falcon
+from msgspec import Struct
 
 from api.door import Door
 from api.jwts import Jwts
@@ -57,8 +57,7 @@ _CLOSED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class OAuthUris:
+class OAuthUris(Struct, frozen=True):
     """Where an identity provider gives out tokens: pairs of SMART's name and a URI."""
 
     uris: tuple[tuple[str, str], ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore import Invalid, Issue
 from gitstore.fhir import Resource
@@ -12,8 +13,7 @@ from gitstore.fhir.summary import MODES, elements, summary
 PARAMETERS = ("_summary", "_elements")
 
 
-@dataclass(frozen=True, slots=True)
-class Subset:
+class Subset(Struct, frozen=True):
     """A value of `_summary`, or the names of `_elements`."""
 
     mode: str = "false"

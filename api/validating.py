@@ -6,8 +6,9 @@ https://hl7.org/fhir/R4/resource-operation-validate.html
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from api.errors import outcome_bytes
 from api.request import parameters
@@ -24,8 +25,7 @@ _PARAMETERS = ("mode", "profile")
 _VALUES = ("valueCode", "valueUri", "valueCanonical", "valueUrl", "valueString")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is to be validated: a resource (None: the stored one), for what, and by which profiles besides its own."""
 
     resource: Any

@@ -11,7 +11,7 @@ import mmap
 import sys
 from typing import Any
 
-import api.__main__
+import api.serving
 from api.journaling import Journaling
 
 
@@ -30,4 +30,4 @@ def switch(flag: str) -> None:
 
 if __name__ == "__main__":
     switch(sys.argv[1])
-    sys.exit(api.__main__.main(sys.argv[2:]))
+    sys.exit(api.serving.main(sys.argv[2:]))

@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import api.__main__
 import api.opening
+import api.serving
 from api.server import Master, Ready, bind, server
 from benchmarks.processes import WORKERS
 from gitstore import FULL_ACCESS, Access, NotFound, Outcome, Snapshot, Store
@@ -161,7 +161,7 @@ def serve_sqlite(record: str) -> int:
     assert "Store" in vars(api.opening)
     vars(api.opening)["Store"] = Peer
     options = ["--allow-anonymous", "--port", "0", "--workers", str(WORKERS), "--threads", str(THREADS)]
-    return api.__main__.main([record, *options])
+    return api.serving.main([record, *options])
 
 
 if __name__ == "__main__":

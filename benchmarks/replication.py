@@ -147,7 +147,7 @@ def _committing(
     assert replica is not None
     durable: dict[str, float] = {}
     with subprocess.Popen(
-        # The replica's worker is on the core of its number (api/__main__.py): this is to be on the other one of two.
+        # The replica's worker is on the core of its number (api/serving.py): this is to be on the other one of two.
         [*command, "--rate", str(rate), "--at-once", str(at_once), "--core", str(replica.pid + 1)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,9 +12,11 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import IO, Any, TypeAlias, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore import Invalid, Issue, StoreError, TooLarge
 
@@ -24,8 +26,7 @@ _GZIP = b"\x1f\x8b"
 _SKIP = 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where something came from: a file, the line if it holds one document a line, the entry of a Bundle."""
 
     file: str
@@ -40,8 +41,7 @@ class Place:
         return f"{self.file}{line}" + ("" if self.entry is None else f" Bundle.entry[{self.entry}]")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """The bytes of one JSON document. Of the `seed`, which no one can guess, the ids are made that its resources get."""
 
     place: Place
@@ -49,8 +49,7 @@ class Document:
     seed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """What can't be imported, and why."""
 
     place: Place

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
+from msgspec.structs import asdict
 
 from cli import arguments
 from cli.arguments import Target, as_json
@@ -26,7 +25,7 @@ def indexed(target: Target, json: bool) -> None:
         store.snapshot().read(target.resource_id)
         rows = store.indexed(target.resource_id)
     if json:
-        print_json([dataclasses.asdict(row) for row in rows])
+        print_json([asdict(row) for row in rows])
     else:
         page(columns([(_name(row), row.kind, visible(row.value)) for row in rows]))
 

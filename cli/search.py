@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
 import click
+from msgspec import Struct
 
 from cli.arguments import option, resource_type
 from cli.opening import open_store, settings
@@ -27,8 +27,7 @@ _NAMES = ("title", "name", "code", "vaccineCode", "medicationCodeableConcept", "
 """Elements that tell a reader best what a resource is about, in this order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is searched (all types without any), perhaps within a compartment, and by which parameters."""
 
     types: tuple[str, ...]
@@ -36,8 +35,7 @@ class Question:
     pairs: list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A resource that was found. `contained` is the id of the resource within it that is meant."""
 
     version: Version

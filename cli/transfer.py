@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from cli import arguments
 from cli.arguments import as_json, option

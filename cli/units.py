@@ -10,8 +10,10 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from cli.documents import Document, Place, Refusal
 from gitstore import (
@@ -39,8 +41,7 @@ _REQUEST_ID = "import-{}"
 _READS = ("GET", "HEAD")
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """A unit of work, where it comes from, and how many bytes it has.
 
     A unit with a request id creates resources under new ids: it must not happen twice, and the request id, which its
@@ -55,12 +56,12 @@ class Item:
     ahead: Ahead | None = None
     number: int = 0
     source: Document | None = None
-    kinds: tuple[type[Interaction], ...] = field(default=())
+    kinds: tuple[type[Interaction], ...] = ()
     """Those of the interactions, in their order."""
 
     def __post_init__(self) -> None:
         if not self.kinds:
-            object.__setattr__(self, "kinds", tuple(map(type, self.unit.interactions)))
+            force_setattr(self, "kinds", tuple(map(type, self.unit.interactions)))
 
     @property
     def writes(self) -> int:

@@ -6,12 +6,12 @@ https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+
+class Grant(Struct, frozen=True):
     """What may be done with some resources: `letters` of "cruds" (create, read, update, delete, search).
 
     `type` None stands for all types. With `patient`, an id, only what is in the compartment of that Patient; with
@@ -29,8 +29,7 @@ class Grant:
         return self.patient is not None or bool(self.query)
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(Struct, frozen=True, dict=True):
     """What a principal may do: all that any of the grants allows, and nothing else.
 
     `withheld` are security labels, `system|code`: what bears one of them is not there for this principal. `history`

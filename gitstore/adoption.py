@@ -6,7 +6,9 @@ docs/architecture.md, "Foreign commits"
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.aims import Rules
 from gitstore.errors import ForeignCommit, Invalid, Problem, StoreError
@@ -36,8 +38,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
+class Adoption(Struct, frozen=True):
     """What it comes to to take the commits from `before`, the last good one, up to the foreign tip into the record."""
 
     before: Commit

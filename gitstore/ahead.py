@@ -10,8 +10,10 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.aims import Rules
 from gitstore.assumptions import Asked, Assumption
@@ -31,8 +33,7 @@ _NO_UNIT = Unit((), ANONYMOUS)
 Result: TypeAlias = "list[Outcome] | StoreError"
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
+class Ahead(Struct, frozen=True):
     """A unit, and what preparing it has come to: one of `prepared` and `error`.
 
     `seen` is the commit whose state was asked, None where nothing was, and `assumptions` are the answers. `judged` is

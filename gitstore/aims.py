@@ -7,7 +7,8 @@ https://hl7.org/fhir/R4/http.html#trules
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore import restoration
 from gitstore.access import Access
@@ -48,8 +49,7 @@ ORDER = (Delete, Create, Update, Patch, Restore, Revert, Ask, Attest)
 DONE = {"c": "create", "u": "change", "d": "delete"}
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """What a store does the same way with each unit. `max_deletes` is how many one conditional delete may take."""
 
     new_id: Callable[[], str]
@@ -59,8 +59,7 @@ class Rules:
     max_deletes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
+class Aim(Struct, frozen=True):
     """What an entry comes to: resources to write, with the new content; or a resource that is left as it is.
 
     `letter` is that of "cruds" by which whoever asks must be allowed to write the content. `sources` are, for each of

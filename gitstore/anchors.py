@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, StoreError
 from gitstore.fhir import json
@@ -26,8 +27,7 @@ _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 _NAMES = ("commit", "tree", "sequence", "lastUpdated", "resources", "versions")
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
+class Anchor(Struct, frozen=True):
     """A record at one commit, in few words: `resources` are those there and not deleted, `versions` all there ever were.
 
     `last_updated` in microseconds since 1970 UTC. `journal` is the number of the access journal's last line, and its

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import MultipleMatches, NotFound, VersionMismatch
 from gitstore.fhir import Resource, json
@@ -15,8 +16,7 @@ from gitstore.snapshot import Select, Snapshot
 from gitstore.version import Commit, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(Struct, frozen=True):
     """The criteria select these resources, of which there may be more than `limit`."""
 
     criteria: Criteria
@@ -27,8 +27,7 @@ class Selected:
         return tuple(snapshot.matching(self.criteria, self.limit)) == self.found
 
 
-@dataclass(frozen=True, slots=True)
-class AtVersion:
+class AtVersion(Struct, frozen=True):
     """The newest version of a resource is this one, with a content or without; None where there never was one."""
 
     resource_id: ResourceId
@@ -45,8 +44,7 @@ class AtVersion:
         return cls(resource_id, VersionId(newest.version_id), newest.deleted)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A version is still there: it never changes, but may be purged."""
 
     resource_id: ResourceId
@@ -60,8 +58,7 @@ class Kept:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Permitted:
+class Permitted(Struct, frozen=True):
     """Whoever asks may do what the letter stands for with a resource that is or was there, or may not."""
 
     letter: str

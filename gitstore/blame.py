@@ -7,9 +7,10 @@ lists are aligned as differences align them. A deletion ends everything: after i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.fhir.alignment import matched
 from gitstore.fhir.compare import SERVER_ELEMENTS, Steps
@@ -26,8 +27,7 @@ _Origin: TypeAlias = Any
 """In the place of a primitive the number of the version that set it; else an object or list of the same shape."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blamed:
+class Blamed(Struct, frozen=True):
     """One primitive of a resource, its value, and the version that set it. `path` is FHIRPath."""
 
     path: str
@@ -72,8 +72,7 @@ def _life(snapshot: Snapshot, last: Version) -> list[Version]:
     return [found[0], *(later for earlier, later in pairwise(found) if earlier.blob != later.blob)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Element:
+class _Element(Struct, frozen=True):
     """An element of the resource itself, such as Patient.name, with all that is in it."""
 
     name: str

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import Invalid, Issue, TooCostly
 from gitstore.search.versions import Cursor
@@ -18,8 +20,7 @@ _LEAST = 100
 """Resources that are taken from the index at once, where a page is smaller: not all of them may be seen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
+class Net(Struct, frozen=True):
     """What became of a resource: `before` is its version at the beginning where it was there, `version` that at the end.
 
     A resource that was changed and changed back is updated: it has a new version.
@@ -43,8 +44,7 @@ class Net:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ChangesPage:
+class ChangesPage(Struct, frozen=True):
     """Entries, the newest change first, and where the next page begins; None at the end."""
 
     entries: list[Net]

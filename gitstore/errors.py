@@ -33,12 +33,13 @@ StoreError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+
+class Issue(Struct, frozen=True):
     """One entry of an OperationOutcome. https://hl7.org/fhir/R4/operationoutcome.html
 
     `code` is of the value set issue-type of R4 (so never "success"), `expression` a FHIRPath.
@@ -195,8 +196,7 @@ class Preparing(Unavailable):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """What keeps a foreign change from being adopted: a path in its tree, and why. `*` stands for all paths."""
 
     path: str

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import TooCostly
 from gitstore.fhir.definitions import compartments, search_parameters
@@ -55,8 +56,7 @@ _CARE_DATES = {
 """The search parameter that says when care took place, where it is not `date`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Everything:
+class Everything(Struct, frozen=True):
     """What is asked about a resource that has a compartment.
 
     `start` and `end` are dates as FHIR writes them, `since` an instant; no `types` are all. `bases` are URLs of this

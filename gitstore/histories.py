@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import Conflict, Invalid, Issue, Unprocessable
 from gitstore.fhir import Resource
@@ -83,8 +85,7 @@ def _extension(url: str, value: str) -> dict[str, str]:
 # Understanding
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(Struct, frozen=True):
     """An entry: a version, and what it says of its commit. `commit` is that one's name, where it has one."""
 
     version: ReplicaVersion

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.access import FULL_ACCESS, Access
 from gitstore.errors import Issue
@@ -23,8 +24,7 @@ VersionTags: TypeAlias = frozenset[str]
 ANY_VERSION: VersionTags = frozenset("*")
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     """Store a new resource under an id of the store's making. https://hl7.org/fhir/R4/http.html#create
 
     `full_url` is what other entries of the same transaction call it. `unless` the criteria select a resource
@@ -38,8 +38,7 @@ class Create:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True):
     """Replace a resource, or create it under the client's id. https://hl7.org/fhir/R4/http.html#update
 
     The resource must say the same id as the target, or none where criteria select it: then it is created where they
@@ -54,16 +53,14 @@ class Update:
     full_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     """Remove a resource; its history stays. No effect where there is none. https://hl7.org/fhir/R4/http.html#delete"""
 
     target: ResourceId | Criteria
     if_match: VersionTags | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+class Patch(Struct, frozen=True):
     """Change a resource that is there. https://hl7.org/fhir/R4/http.html#patch
 
     `change` makes the new content of the current one, without touching that, and may tell of issues; it is called
@@ -75,8 +72,7 @@ class Patch:
     if_match: VersionTags | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(Struct, frozen=True):
     """Give a resource the content of one of its versions again, in a new version. docs/audit.md, "Restore"
 
     Without `version_id` the resource must be deleted, and gets back what it was before that. Stands alone in its unit,
@@ -88,8 +84,7 @@ class Restore:
     if_match: VersionTags | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Revert:
+class Revert(Struct, frozen=True):
     """Undo a whole commit: each resource that it changed is again as it was before. docs/audit.md, "Revert"
 
     Later versions of any of them are in the way. Stands alone in its unit, but for an Attest.
@@ -98,8 +93,7 @@ class Revert:
     commit: Commit
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Read within a transaction: `question` sees the record as the transaction leaves it, and may refuse it all.
 
     It runs under the writer's lock; bodies are read after that, from the Versions that it returns.
@@ -108,8 +102,7 @@ class Ask:
     question: Callable[[Snapshot], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Attest:
+class Attest(Struct, frozen=True):
     """Store a Provenance of all that the unit changes, in the same commit; nothing where it changes nothing.
 
     `resource` has no target: that becomes the versions which the unit makes. Stands last in the unit, and once.
@@ -122,8 +115,7 @@ class Attest:
 Interaction: TypeAlias = Create | Update | Delete | Patch | Restore | Revert | Ask | Attest
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """One unit of work: all of it happens in one commit, or none of it.
 
     `message` is the author's why, for the commit's body; without it, the reason of the Provenance. `interaction` names the unit in FHIR-Interaction:
@@ -151,8 +143,7 @@ Validate: TypeAlias = Callable[[Resource], Sequence[Issue]]
 """All that is wrong with a resource that is to be written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one interaction.
 
     `version` is the version made, or where `changed` is false the current one that was left as it is (None: there is

@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import Locked, StorageFailed, StoreError
 from gitstore.git import layout
@@ -40,8 +41,7 @@ _POLL = 0.01
 _LOG = logging.getLogger("git-fhir.maintenance")
 
 
-@dataclass(frozen=True, slots=True)
-class Maintained:
+class Maintained(Struct, frozen=True):
     """What the objects took up before maintenance, and what they take up after it."""
 
     before: Storage

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 from gitstore.access import FULL_ACCESS, Access
 from gitstore.canonicals import Canonicals
@@ -27,8 +28,7 @@ PATIENCE = 1.0
 """Seconds that a search waits for what it needs to be made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(Struct, frozen=True):
     """What a store lends to the states of its past."""
 
     repository: Repository

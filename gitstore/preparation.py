@@ -11,8 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore import attestation, restoration
 from gitstore.access import FULL_ACCESS, Access
@@ -78,8 +81,7 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A unit of work with everything done that needs no lock. `size` is in bytes.
 
     `left` are the entries that come to no write, with the resource that is there instead, None where none is.

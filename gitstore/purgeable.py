@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import Conflict, Gone, NotFound, Unprocessable
 from gitstore.fhir import json
@@ -16,16 +17,14 @@ from gitstore.search.index import Connection
 from gitstore.version import Commit, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """What is to go: a whole resource, all versions of it, or with a number one past version."""
 
     resource_id: ResourceId
     version_id: VersionId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """The versions that go, each once."""
 
     versions: tuple[Version, ...]

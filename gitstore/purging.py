@@ -16,8 +16,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import zip_longest
+
+from msgspec import Struct
 
 from gitstore.durable import storage_error
 from gitstore.errors import RepositoryDamaged, RepositoryRefused, StorageFailed, Unavailable
@@ -52,8 +53,7 @@ _REFUSED = {
 """What git may have beside the refs that leads to objects."""
 
 
-@dataclass(frozen=True, slots=True)
-class Erased:
+class Erased(Struct, frozen=True):
     """What a purge has done. Commits are named by the ids that they have now."""
 
     commit: Commit
@@ -66,8 +66,7 @@ class Erased:
     """What points at another object now."""
 
 
-@dataclass(frozen=True, slots=True)
-class _History:
+class _History(Struct, frozen=True):
     """A new history, in one pack of its own, and how the refs get there."""
 
     tip: str

@@ -7,8 +7,10 @@ noted in the index. Only what a write would be given anew, it brings along. docs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.aims import Rules
 from gitstore.errors import Conflict, Invalid, NotFound, Unprocessable
@@ -39,8 +41,7 @@ Newest: TypeAlias = Callable[[ResourceId], Version | None]
 """The newest version of a resource, which may be a deletion."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaVersion:
+class ReplicaVersion(Struct, frozen=True):
     """One version to take over, a deletion where there is no resource; `entry` is its number in the Bundle."""
 
     verb: Verb
@@ -50,8 +51,7 @@ class ReplicaVersion:
     entry: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(Struct, frozen=True):
     """One commit to take over, with its versions in its own order; `last_updated` in microseconds.
 
     Without `interaction`, which is one of INTERACTIONS, it is what one version says itself, and of several a transaction.
@@ -66,8 +66,7 @@ class Replica:
     idempotency: Idempotency | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedReplica(Prepared):
+class PreparedReplica(Prepared, frozen=True, kw_only=True):
     """A replica with everything done that needs no lock. The `entry` of each of its writes is that of the Bundle."""
 
     replica: Replica
@@ -80,8 +79,7 @@ class PreparedReplica(Prepared):
         return write.entry
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(Struct, frozen=True):
     """Commits to take over, oldest first: all of them or none."""
 
     commits: tuple[PreparedReplica, ...]

@@ -17,9 +17,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote_plus
+
+from msgspec import Struct
 
 from gitstore.access import Grant
 from gitstore.errors import Invalid, Issue
@@ -59,8 +60,7 @@ _FOREIGN = re.compile(
 _MAX_PAIRS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Scopes:
+class Scopes(Struct, frozen=True):
     """What scopes allow, without repetition; `str()` writes them in version 2, at the level `user` or `patient`."""
 
     grants: tuple[Grant, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue, NotFound, NotSupported, TooCostly
 from gitstore.fhir import Resource, json
@@ -28,8 +29,7 @@ MAX_INCLUDED = 10_000
 """Of resources that _include and _revinclude may bring onto one page."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchPage:
+class SearchPage(Struct, frozen=True):
     """What was found: `total` counts the matches of all pages. `next` and `previous` ask for the pages beside it.
 
     `query` is what was understood of the request, and `first` says that no page was asked for. `commit` is the state
@@ -46,8 +46,7 @@ class SearchPage:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a page begins: in the record as the commit `sequence` left it, with the `total` that was counted then.
 
     `generation` is that of the index: the order of resources is its own.

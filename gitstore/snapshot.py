@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import Gone, NotFound, StorageFailed
 from gitstore.fhir import Resource
@@ -32,8 +34,7 @@ Noted: TypeAlias = Callable[[Version, bytes], None]
 """Is told each body that is given out."""
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
+class HistoryPage(Struct, frozen=True):
     """Versions of a history, newest first; `total` counts all pages. The cursors lead to the pages beside it.
 
     There is not always a total for who sees a part of the record only, nor for those of much that somebody wrote, or that

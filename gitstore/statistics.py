@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.fhir.ids import ResourceId, VersionId
@@ -18,8 +19,7 @@ TOP = 5
 """How many of the largest resources and the longest histories are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Struct, frozen=True):
     """The record as it is now."""
 
     types: list[TypeCount]

@@ -14,11 +14,12 @@ import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.durable import replace_file, storage_error, sync_folder
 from gitstore.errors import (
@@ -47,8 +48,7 @@ _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MAX_LINE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(Struct, frozen=True):
     """What is known of a token, but for its secret. Instants are in microseconds since 1970 UTC.
 
     It works until it `expires` (None: for ever) or was `revoked`. `patient` is the id of the Patient that its

@@ -7,7 +7,9 @@ of a transaction may name the same resource, and questions are asked after all w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.assumptions import check_if_match
 from gitstore.errors import AlreadyExists, Conflict, Invalid, Issue, NotFound, NotSupported, Unprocessable
@@ -28,8 +30,7 @@ from gitstore.version import Change, Version
 from gitstore.writes import Write
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """What one write comes to: a change at an instant (microseconds), or the version that is left as it is."""
 
     write: Write

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.adoption import contradictions as contradictions_of_adoption
 from gitstore.errors import ForeignCommit, RepositoryDamaged, StoreError
@@ -31,8 +34,7 @@ from gitstore.version import Change, Commit
 _EVERY = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One contradiction. `kind` is one word for programs, `where` a commit, a version or a path."""
 
     kind: str

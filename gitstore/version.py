@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.ids import ResourceId, VersionId
@@ -13,8 +14,7 @@ Verb = Literal["POST", "PUT", "DELETE"]
 """What history reports as request.method. https://hl7.org/fhir/R4/http.html#history"""
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who is responsible for a unit of work: the author of its commit."""
 
     name: str
@@ -27,8 +27,7 @@ SERVER = Author("git-fhir", "git-fhir@fhir.invalid")
 """The committer of every commit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(Struct, frozen=True):
     """A request that is to be done once, however often it is sent: the client's key, and a digest of what it sent.
 
     The digest is 64 hexadecimal digits. https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
@@ -54,8 +53,7 @@ class Idempotency:
 _IDEMPOTENCY = re.compile(r"([\x21-\x7e]{1,128}) ([0-9a-f]{64})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """One unit of work, as the record holds it.
 
     `sequence` is its place in the first-parent chain of main, 1 for the first commit; `last_updated` is
@@ -71,8 +69,7 @@ class Commit:
     idempotency: Idempotency | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What a commit says of one resource: this version of it was made by this verb. A FHIR-Version trailer."""
 
     verb: Verb
@@ -83,8 +80,7 @@ class Change:
         return f"{self.verb} {self.resource_id}/_history/{self.version_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Purged:
+class Purged(Struct, frozen=True):
     """A version that is no longer there. A FHIR-Purged trailer.
 
     `digest` is SHA-256 of its file in hexadecimal, NO_FILE of a deletion; None in the trailers of the commit that made it.
@@ -102,8 +98,7 @@ class Purged:
 NO_FILE = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a resource: the result of vread, an entry of history. A deletion has no blob.
 
     `created` says that there was no current resource before it: a first version, or a revival.

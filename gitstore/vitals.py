@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import NotConfirmed, StorageFailed
 from gitstore.fhir.dates import SECOND
@@ -36,8 +37,7 @@ FAILURE_HOLDS = 30.0
 """Seconds for which a write that the disk refused counts. Then somebody has to try whether the next one succeeds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
+class Sizes(Struct, frozen=True):
     """What a record has and takes up; sizes in bytes, `lag` in commits that are on main and not in the index."""
 
     last: Commit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from gitstore.errors import Issue
 from gitstore.fhir.ids import ResourceId, VersionId
@@ -15,8 +15,7 @@ from gitstore.shelf import Printed, Shelved
 from gitstore.version import Verb, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """One write, prepared; `entry` is its place in the unit. For a deletion nothing is printed. `issues` are warnings.
 
     The contents that are printed are what searches will find it by, where they are by the parameters of `registry`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from api.origin import prefix
 from api.request import Request
@@ -20,8 +21,7 @@ _WEB = re.compile(r"https?://[^\s\x00-\x20\"<>]+", re.IGNORECASE)
 _SAFE = ":/,$*"
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(Struct, frozen=True):
     """The places of this server as its client sees them: `base` is the service base, `path` its path alone."""
 
     base: str

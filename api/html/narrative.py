@@ -6,10 +6,10 @@ https://hl7.org/fhir/R4/narrative.html#security
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from lxml import etree
 from markupsafe import Markup, escape
+from msgspec import Struct
 
 from gitstore.fhir.narrative import NAMESPACE, faults
 from gitstore.fhir.xhtml import NarrativeError, embedded
@@ -33,8 +33,7 @@ _PREFIX = "narrative-"
 """In front of the ids that a narrative gives, so that they are none of the page's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """A narrative to be seen: `html` of it, or where it holds what it must not, its source as `text` and why."""
 
     html: Markup | None

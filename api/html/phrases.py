@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitstore.fhir.json import Number
 
@@ -22,8 +23,7 @@ _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d(?::\d\d)?)(?:\.0+)?(Z|[+-]\d
 _CODING = frozenset({"system", "code", "display"})
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(Struct, frozen=True):
     """A value in words, a note beside it, and the note in full. `target` is a reference, `web` a place elsewhere."""
 
     text: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import falcon
+from msgspec import Struct
 
 from api import search
 from api.html import shell
@@ -28,8 +28,7 @@ _CONTROLS = ("_id", "_lastUpdated", "_sort", "_count")
 _HIDDEN = frozenset({"_format", "_pretty"})
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One parameter of the form; `hint` says what kind of value it takes."""
 
     name: str
@@ -37,8 +36,7 @@ class Field:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One resource of the table. `mode` is match, or include for what came along."""
 
     href: str

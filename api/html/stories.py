@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from api.html import narrative
 from api.html.links import Links
@@ -31,8 +32,7 @@ LARGE = 100_000
 _VERBS = {"POST": "created", "PUT": "updated", "DELETE": "deleted"}
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """An instant for the eye, and for programs."""
 
     text: str
@@ -45,8 +45,7 @@ class Moment:
         return cls(f"{when:%Y-%m-%d %H:%M:%S} UTC", f"{when:%Y-%m-%dT%H:%M:%SZ}")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One difference: where, and what was and is there. `path` is its FHIR name."""
 
     kind: Kind
@@ -60,8 +59,7 @@ class Line:
         return MARKS[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A version in a list. `before` is the number of the version that it replaced, None where there is none to be seen.
 
     `title` is what people call the resource, `lines` are the first differences, `more` how many there are besides.

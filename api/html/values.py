@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from markupsafe import Markup
+from msgspec import Struct
 
 from api.html import narrative
 from api.html.links import Links, web
@@ -28,8 +28,7 @@ LONG = 20_000
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(Struct, frozen=True):
     """One value: a text, where it leads, a note beside it (`title` says it in full), and what else there is of it.
 
     `html` is a narrative that may be shown as it is, `anchor` the id by which the page itself refers to it.
@@ -45,8 +44,7 @@ class Value:
     outside: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """All values of one element; `name` is what FHIR calls it."""
 
     label: str

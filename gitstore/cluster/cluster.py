@@ -17,7 +17,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.cluster.state import Role, Standing, State, ticks
 from gitstore.errors import (
@@ -58,8 +59,7 @@ _CLOSING = 5.0
 """Seconds for which a node that stops tries to bring the hub what it has not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """Where a node stands. `seen` is the last commit that the hub is known to have, `pending` how many are not there yet,
     `seconds` for how long the oldest of them has been waiting; for a replica since when it has not been able to look.
     """

@@ -7,8 +7,10 @@ They are looked at oldest first, as if each that can be done again were done bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.cluster.redoing import Numbers, Redone, read_files, redone, said_since, unit_of
 from gitstore.cluster.settling import settlement, settling
@@ -53,8 +55,7 @@ class Record(Protocol):
     def commit_each(self, units: Iterable[Unit]) -> list[list[Outcome] | StoreError]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(Struct, frozen=True):
     """Why a diverged commit can't be done again on main. `change` is what it did to the resource that is in the way.
 
     `base` is the number of the resource's version at the base, 0 where it had none; `main` its newest version on main.
@@ -66,8 +67,7 @@ class Obstacle:
     main: Version | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Diverged:
+class Diverged(Struct, frozen=True):
     """A commit that was never pushed, held against main: `made` in microseconds since 1970 UTC.
 
     "applies": it can be done again. "applied": main has what it did, by the commit `by`, where it changed anything at all;
@@ -233,8 +233,7 @@ def _number(version: Version | None) -> int:
     return 0 if version is None else version.version_id
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(Struct, frozen=True):
     """A version that a diverged commit made: `main` is the number of the same on main, None where it isn't there.
 
     `number` is None of what a commit made that is none of ours.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Conflict, ForeignCommit, Invalid, NotFound
 from gitstore.fhir import Resource, json
@@ -33,8 +34,7 @@ _KEPT = ("create", "update", "patch", "delete", "transaction")
 """What a commit may be again. Those that restore or adopt say more, which would not be so on main."""
 
 
-@dataclass(frozen=True, slots=True)
-class Redone:
+class Redone(Struct, frozen=True):
     """The commit of main that did what a diverged one did, and which number each version has there, None where that has
     another content. Nothing was changed where there is no commit."""
 

@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Literal, cast
+
+from msgspec import Struct
 
 from gitstore.durable import replace_file, storage_error, sync_folder
 from gitstore.errors import Invalid, RepositoryDamaged
@@ -34,8 +35,7 @@ _RECORD = 192
 """Bytes of `hub`, overwritten in place."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """A node's role, since when (microseconds since 1970, 0 for one that it always had), and why."""
 
     role: Role
@@ -43,8 +43,7 @@ class Standing:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What the hub is known to have: a commit by sequence and id; `at` in microseconds since 1970.
 
     `begun` is when the last look at the hub that succeeded was begun, in nanoseconds of this machine's monotonic clock;

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir import Resource, json
@@ -22,8 +24,7 @@ _BAD_CHARACTER = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One entry: what a request of its own would be. https://hl7.org/fhir/R4/http.html#transaction
 
     `entry` is its number from 0. `path` holds the segments of the URL below the base, percent-decoded

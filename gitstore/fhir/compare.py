@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.fhir import Resource
 from gitstore.fhir.alignment import aligned, frozen
@@ -30,8 +31,7 @@ SERVER_ELEMENTS = frozenset({"versionId", "lastUpdated"})
 """The elements of meta that change with every version, and so say nothing about what its author changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """One element that was added (`old` is ABSENT), removed (`new` is ABSENT) or replaced.
 
     The steps of a removal are its place in the old resource, all others are places in the new one.

@@ -14,8 +14,9 @@ W/"3", W/"4"     3 and 4
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 
@@ -59,8 +60,7 @@ def _malformed(header: str) -> Invalid:
     return Invalid(Issue("error", "value", text))
 
 
-@dataclass(frozen=True, slots=True)
-class Criteria:
+class Criteria(Struct, frozen=True):
     """Resources of one type by the parameters of a search, decoded, in place of an id.
 
     They must select, and nothing in them may be unknown. `bases` are URLs of this server: references below them are to

@@ -10,11 +10,11 @@ import functools
 import hashlib
 import lzma
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 _FOLDER = Path(__file__).parent
 _FILES = {
@@ -28,8 +28,7 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(Struct, frozen=True):
     """One property that the JSON of a type may have, such as `valueQuantity` of an Observation.
 
     `type` is the one FHIR type that the property has, or for a backbone element the path under which
@@ -45,8 +44,7 @@ class Element:
     choice: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ElementDefinition:
+class ElementDefinition(Struct, frozen=True):
     """What the specification says about one element, such as `value[x]` of an Observation.
 
     `binding` is strength and value set (a URL without version); `targets` the types that a Reference or
@@ -73,8 +71,7 @@ class Constraint(NamedTuple):
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
-class SearchParameter:
+class SearchParameter(Struct, frozen=True):
     """A search parameter of the base specification. https://hl7.org/fhir/R4/searchparameter.html
 
     `id` is the end of its URL (`clinical-patient`); `target` the types that a reference may lead to;

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.fhir import definitions, paths
 from gitstore.fhir.paths import Context
@@ -17,8 +19,7 @@ from gitstore.fhir.paths import Context
 Check: TypeAlias = Callable[[Context], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Invariant:
+class Invariant(Struct, frozen=True):
     """`check` tells whether it holds for context.item; `text` says what is expected."""
 
     key: str

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gitstore.errors import Invalid, Issue
 
@@ -157,8 +156,7 @@ def _is_suspect(compact: bytes) -> bool:
 # What follows is for JSON that the fast way above could not vouch for: it finds the fault and its place.
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(Struct, frozen=True):
     """Stands in the value for what must be refused: an object because of its property `key`, or a number."""
 
     text: str

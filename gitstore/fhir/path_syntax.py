@@ -9,9 +9,10 @@ Index(Member(Call(Member(Member(None, "Patient"), "name"), "where", (Operation("
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 MAX_LENGTH = 4096
 """Characters of an expression."""
@@ -24,49 +25,42 @@ class PathError(ValueError):
     """The text is not FHIRPath, or uses a part of it that is not known here; it says where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Literal:
+class Literal(Struct, frozen=True):
     """A value in the text, with its FHIR type."""
 
     type: str
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Empty:
+class Empty(Struct, frozen=True):
     """The empty collection, {}."""
 
 
-@dataclass(frozen=True, slots=True)
-class This:
+class This(Struct, frozen=True):
     """The item that is looked at, $this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A value from outside: %resource."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """The children of this name; of the item that is looked at where there is no target."""
 
     target: Tree | None
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """One item by its number, from 0."""
 
     target: Tree
     number: Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A function."""
 
     target: Tree | None
@@ -74,8 +68,7 @@ class Call:
     arguments: tuple[Tree, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """Two operands and what stands between them."""
 
     operator: str
@@ -83,8 +76,7 @@ class Operation:
     right: Tree
 
 
-@dataclass(frozen=True, slots=True)
-class OfType:
+class OfType(Struct, frozen=True):
     """`is` or `as` with the name of a type."""
 
     operator: str

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from msgspec import Struct
+
 from gitstore.fhir import Resource, definitions, nodes
 from gitstore.fhir.definitions import Constraint
 from gitstore.fhir.nodes import Node
@@ -52,8 +54,7 @@ class Rule:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True):
     """A StructureDefinition, ready to use."""
 
     url: str

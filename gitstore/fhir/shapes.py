@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.fhir import definitions
 from gitstore.fhir.definitions import Element, ElementDefinition
@@ -19,8 +20,7 @@ from gitstore.fhir.primitives import IS_VALID, Check
 IsCode: TypeAlias = Callable[[str], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(Struct, frozen=True):
     """One JSON property of a type.
 
     `path_name` is its name in FHIRPath (`value` of `valueString`). `is_valid` is there for primitives.
@@ -42,8 +42,7 @@ class Property:
     invariants: tuple[Invariant, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """A type: its properties by JSON name; name in FHIRPath and JSON names of each element that must be there."""
 
     type: str

@@ -13,6 +13,9 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Final
 
+import msgspec
+from msgspec import Struct
+
 from gitstore.fhir import ucum_atoms as atoms
 
 SYSTEM: Final = "http://unitsofmeasure.org"
@@ -73,12 +76,11 @@ def canonical(code: str) -> Canonical | None:
     return Canonical(_unit(product.powers), product.factor, product.offset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Product:
+class _Product(Struct, frozen=True):
     """A factor and powers of base units, of which none is 0."""
 
     factor: Fraction
-    powers: dict[str, int] = field(default_factory=dict)
+    powers: dict[str, int] = msgspec.field(default_factory=dict)
     offset: Fraction = Fraction(0)
 
     def times(self, other: _Product, power: int = 1) -> _Product:

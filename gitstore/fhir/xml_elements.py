@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid
 from gitstore.fhir import definitions
@@ -34,8 +35,7 @@ class Fault(Exception):
         self.steps = list(steps)
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(Struct, frozen=True):
     """One element of a type: its place among the others, and whether it may repeat.
 
     `write` gives the value attribute of a primitive, `read` the JSON value of one; both raise Fault.
@@ -49,8 +49,7 @@ class Property:
     read: Callable[[str], Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """A type: its elements by name, their order by JSON property, and which of them XML has as attributes."""
 
     properties: Mapping[str, Property]

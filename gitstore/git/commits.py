@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.fhir.dates import SECOND
@@ -17,8 +18,7 @@ Sign: TypeAlias = Callable[[bytes], bytes]
 _SIGNATURE = b"\ngpgsig "
 
 
-@dataclass(frozen=True, slots=True)
-class CommitObject:
+class CommitObject(Struct, frozen=True):
     """What a commit object says; ids in hex, `seconds` since 1970 UTC, the author's."""
 
     tree: str

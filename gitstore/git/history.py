@@ -6,9 +6,10 @@ import resource
 import subprocess
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import IO
+
+from msgspec import Struct
 
 from gitstore import cores
 from gitstore.errors import RepositoryDamaged
@@ -28,8 +29,7 @@ _NAMED = b"\nFHIR-Version: "
 _FILE_MODES = ("100644", "000000")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One commit of the chain. `files` maps each changed path to the new blob's id, None for a removal."""
 
     id: str

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import cast, get_args
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid
 from gitstore.fhir.dates import format_instant, parse_instant
@@ -69,8 +70,7 @@ _DIVIDER = re.compile(r"^(?=---(?:\s|$)|\S+ -{24} >8 -{24}$)", re.MULTILINE)
 """Lines at which git stops to look for trailers: the start of a patch, and the scissors of an edited message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """What a commit message of ours says; `last_updated` in microseconds."""
 
     interaction: str

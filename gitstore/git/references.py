@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import Locked, RepositoryRefused, Unavailable
 from gitstore.git.repository import run_git
@@ -19,8 +20,7 @@ _POLL = 0.005
 _PACKED = "packed-refs"
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """A ref that is no name of another one. `kind` is commit or tag; `commit` is where it leads in the end."""
 
     name: str
@@ -29,8 +29,7 @@ class Ref:
     commit: str
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """A ref is to go from one object to another."""
 
     name: str

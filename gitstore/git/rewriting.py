@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import StorageFailed
 from gitstore.git.commits import (
@@ -37,8 +40,7 @@ _PIECE = 16 * 1024**2
 OnProgress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(Struct, frozen=True):
     """What has to go, by the paths of the tree. Blobs are object ids of 20 bytes."""
 
     stays: Mapping[str, frozenset[bytes]]

@@ -10,9 +10,10 @@ import base64
 import binascii
 import re
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid
 from gitstore.git.sshsig import KEY_TYPES, NAMESPACE, PublicKey, parse_public_key
@@ -24,8 +25,7 @@ _TIME = re.compile(r"(?P<digits>[0-9]{8}(?:[0-9]{4}(?:[0-9]{2})?)?)(?P<utc>Z?)")
 _TIMES = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedSigner:
+class AllowedSigner(Struct, frozen=True):
     """One line. `after` and `before` are in seconds since 1970 UTC, and both belong to the time."""
 
     principals: str
@@ -47,8 +47,7 @@ class AllowedSigner:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedSigners:
+class AllowedSigners(Struct, frozen=True):
     """The lines of a file, in their order."""
 
     lines: tuple[AllowedSigner, ...]

@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.git.repository import git_environment
@@ -14,8 +15,7 @@ from gitstore.git.repository import git_environment
 _LOOSE = re.compile(r"[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectFiles:
+class ObjectFiles(Struct, frozen=True):
     """The files that hold a repository's objects."""
 
     packs: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from msgspec import Struct
 
 from gitstore.errors import Invalid
 
@@ -53,8 +53,7 @@ _WIDTH = 70
 _UNREADABLE = "its signature is not in the form of SSH signatures"
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """A key by the bytes that stand, in base64, in public key files."""
 
     type: str
@@ -70,8 +69,7 @@ class PublicKey:
         return f"{self.type} {base64.b64encode(self.blob).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """What a signature says, before anything of it is checked."""
 
     key: PublicKey

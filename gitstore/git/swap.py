@@ -20,7 +20,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+
+import msgspec
+from msgspec import Struct
 
 from gitstore.errors import Locked
 from gitstore.git import layout, rewritten
@@ -51,8 +53,7 @@ def is_under_way(git_dir: str) -> bool:
     return os.path.isdir(folder_of(git_dir))
 
 
-@dataclass(frozen=True, slots=True)
-class _Journal:
+class _Journal(Struct, frozen=True):
     pack: str
     moves: tuple[Move, ...]
 
@@ -85,7 +86,7 @@ class Swap:
         self._write("rewritten", commits)
         self._moves().stage()
         # Who finds no journal learns from this which locks may be ours.
-        self._write("journal.new", json.dumps(asdict(self._journal)).encode())
+        self._write("journal.new", json.dumps(msgspec.to_builtins(self._journal)).encode())
         self._sync()
         self._moves().lock()
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from gitstore.errors import RepositoryDamaged
 from gitstore.git.pack import TREE, Pack
@@ -30,8 +31,7 @@ _DEPTH = 4
 """Folders above a file of the record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """A tree object. `places` maps each mode and name (`40000 Patient`) to where in `data` its id stands."""
 
     data: bytes
@@ -145,8 +145,7 @@ class Trees:
             self._entries -= len(dropped.places)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """A path at which two trees differ. `mode` (`100644`) and `blob` are what the second has there, None for nothing;
     `old` is the blob of a plain file that the first has."""
 

@@ -13,7 +13,8 @@ import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore import cores
 from gitstore.durable import sync_folder
@@ -56,8 +57,7 @@ _CONFIG = {
 """So that nobody's own git configuration changes what maintenance does."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackFile:
+class PackFile(Struct, frozen=True):
     """A pack whose objects stay: its name (40 hex digits), how many objects it has, and whether it may be merged."""
 
     name: str
@@ -65,8 +65,7 @@ class PackFile:
     free: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(Struct, frozen=True):
     """What a record's objects take up: how many packs there are, and the bytes of all files under `objects`."""
 
     packs: int

@@ -21,8 +21,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from gitstore.durable import storage_error, sync_folder, write_all
 from gitstore.errors import ForeignCommit, Locked, NotConfirmed, RepositoryDamaged, StorageFailed, StorageFull
@@ -37,8 +38,7 @@ _POLL = 0.005
 _RESERVE = 32 * 1024**2
 
 
-@dataclass(frozen=True, slots=True)
-class _Intent:
+class _Intent(Struct, frozen=True):
     old: str
     new: str
     pack: str

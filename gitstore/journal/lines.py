@@ -9,11 +9,11 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from gitstore.errors import Invalid, StorageFailed
 from gitstore.fhir.dates import SECOND, format_instant, parse_instant
@@ -73,8 +73,7 @@ class Entry(
     purpose: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """An entry as it is in the journal: the number of its line, and when it was written, in microseconds."""
 
     number: int

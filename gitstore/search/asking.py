@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.search.filters import All, Any, Filter
@@ -16,8 +17,7 @@ SHOWN = 80
 """So many characters of what a client wrote stand in a message at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one search may ask for.
 
     `max_chain` links in a chain or _has, `max_values` values between commas, `max_parameters` parameters (and as
@@ -43,8 +43,7 @@ class Terminology(Protocol):
         """The codes that subsume the code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """With what a search's text is read. `now` is an instant, `bases` are the URLs under which this server answers."""
 
     registry: Registry

@@ -14,8 +14,9 @@ https://hl7.org/fhir/R4/search.html#chaining https://hl7.org/fhir/R4/search.html
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.definitions import is_resource_type
@@ -28,21 +29,18 @@ from gitstore.search.parameters import Parameter
 _HAS = "_has"
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Struct, frozen=True):
     code: str
     modifier: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     code: str
     type: str | None
     rest: Name
 
 
-@dataclass(frozen=True, slots=True)
-class Has:
+class Has(Struct, frozen=True):
     type: str
     code: str
     rest: Name

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from gitstore.fhir.definitions import is_resource_type
 from gitstore.fhir.ids import is_id

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.search.sql import Value
@@ -13,8 +14,7 @@ from gitstore.search.sql import Value
 _LONGEST = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(Struct, frozen=True):
     """The place after the resource `key`, with the `values` that it is sorted by, or `backward` the place before it."""
 
     values: tuple[Value, ...]

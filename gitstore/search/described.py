@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.fhir import decimals
 from gitstore.fhir.dates import format_instant
@@ -15,8 +16,7 @@ from gitstore.search.index import storage_errors
 from gitstore.search.rows import EVER_AFTER, EVER_BEFORE, TEXT, TYPE_NUMBERS
 
 
-@dataclass(frozen=True, slots=True)
-class Indexed:
+class Indexed(Struct, frozen=True):
     """One row: the parameter's code, perhaps with a variant such as `text`, the kind of value, and the value.
 
     `within` is the id of the contained resource that has it, "" for the resource itself. `element` numbers the

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from gitstore.fhir import definitions, paths
 from gitstore.fhir.path_syntax import Tree
 from gitstore.search.parameter_definitions import Component, Definition
@@ -27,8 +29,7 @@ class Step:
     children: dict[str, Step] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """An expression that is evaluated as such, where the resource has one of the properties `needed`, or these are None.
 
     For a composite `components` start at each of its results.

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json as plain_json
 import re
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.search.asking import shown, too_costly
@@ -55,16 +56,14 @@ _LOGIC = re.compile(r"(and|or)(?![A-Za-z0-9_-])")
 _NOT = re.compile(r"not\s*\(")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One name of a path. The `filter` in brackets is about what the name, a reference, leads to."""
 
     name: str
     filter: Expression | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(Struct, frozen=True):
     """`value` is the same whether it was written as a string or as a token."""
 
     path: tuple[Step, ...]
@@ -72,13 +71,11 @@ class Test:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Negation:
+class Negation(Struct, frozen=True):
     of: Expression
 
 
-@dataclass(frozen=True, slots=True)
-class Logic:
+class Logic(Struct, frozen=True):
     left: Expression
     operator: str
     right: Expression

@@ -7,8 +7,9 @@ https://hl7.org/fhir/R4/search.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from gitstore.errors import Issue
 from gitstore.search.rows import TEXT
@@ -25,39 +26,33 @@ Comparison: TypeAlias = Literal["eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", 
 # What a resource may have to be
 
 
-@dataclass(frozen=True, slots=True)
-class All:
+class All(Struct, frozen=True):
     """Everything at once; without filters, any resource."""
 
     filters: tuple[Filter, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Any:
+class Any(Struct, frozen=True):
     """At least one of them; without filters, no resource."""
 
     filters: tuple[Filter, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     filter: Filter
 
 
-@dataclass(frozen=True, slots=True)
-class OfTypes:
+class OfTypes(Struct, frozen=True):
     types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Ids:
+class Ids(Struct, frozen=True):
     """_id: one of these logical ids, of whatever type."""
 
     ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
+class Updated(Struct, frozen=True):
     """_lastUpdated, compared with a half-open interval of instants (microseconds) as a date is."""
 
     comparison: Comparison
@@ -65,8 +60,7 @@ class Updated:
     high: int
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(Struct, frozen=True):
     """There is a value: what :missing=false asks for."""
 
     table: Table
@@ -76,22 +70,19 @@ class Present:
 # What its values may have to be
 
 
-@dataclass(frozen=True, slots=True)
-class TokenValue:
+class TokenValue(Struct, frozen=True):
     """`system` None stands for any, "" for none; `code` None for any. Both as the client wrote them."""
 
     system: str | None
     code: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(Struct, frozen=True):
     keys: Keys
     values: tuple[TokenValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Strings:
+class Strings(Struct, frozen=True):
     """`values` are folded, but for `exact`, which compares the text as it is, and `uri`s, which are never folded.
 
     `below` is for uris: the value itself, and what follows it after a slash.
@@ -102,8 +93,7 @@ class Strings:
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenTexts:
+class TokenTexts(Struct, frozen=True):
     """:text of tokens: the folded display of a code begins with (or contains, ...) one of these folded values.
 
     With another `system` than that of display texts, the codes of that system are compared so.
@@ -115,8 +105,7 @@ class TokenTexts:
     system: str = TEXT
 
 
-@dataclass(frozen=True, slots=True)
-class Dates:
+class Dates(Struct, frozen=True):
     """Compared with the half-open interval of microseconds that the search value stands for.
 
     For `ap` the interval is widened already: whatever overlaps it matches. `single` says that no resource has more than
@@ -130,8 +119,7 @@ class Dates:
     single: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True):
     """A number to compare with, as keys of gitstore.fhir.decimals.
 
     `value` is the number as it stands; `low` and `high` are the half-open range that its digits stand for, or for
@@ -143,8 +131,7 @@ class Amount:
     high: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Quantities:
+class Quantities(Struct, frozen=True):
     """Numbers (without a unit) and quantities.
 
     `system` and `code` select the unit: None for any, "" in `system` for a unit without one. `canonical`, where the
@@ -161,8 +148,7 @@ class Quantities:
     single: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceValue:
+class ReferenceValue(Struct, frozen=True):
     """Either a resource of this server (`type` None: of any), or an absolute URL or canonical without its version.
 
     `version`, where asked for, is a version id or a canonical's version; references without one don't match it. With
@@ -176,14 +162,12 @@ class ReferenceValue:
     below: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(Struct, frozen=True):
     keys: Keys
     values: tuple[ReferenceValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(Struct, frozen=True):
     """Refers to the resource named, or to one that lies below (or above) it by its own references `parents`."""
 
     keys: Keys
@@ -193,8 +177,7 @@ class Hierarchy:
     direction: Literal["below", "above"]
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """Refers to a resource of one of `types` that fits the filter.
 
     `urls` and `versions` are the parameters `url` and `version` of those types, by which canonicals lead to them.
@@ -207,39 +190,34 @@ class Chain:
     versions: Keys = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReferredBy:
+class ReferredBy(Struct, frozen=True):
     """_has: a resource that fits the filter refers to this one. `keys` tell its type."""
 
     keys: Keys
     filter: Filter
 
 
-@dataclass(frozen=True, slots=True)
-class Composite:
+class Composite(Struct, frozen=True):
     """One element of the resource fits all components, each of which is a filter of values."""
 
     components: tuple[ValueFilter, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """_text (narrative) and _content: `query` is in the syntax of SQLite's FTS5."""
 
     column: Literal["narrative", "content"]
     query: str
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """_list: an entry of one of these Lists. `keys` are those of List's parameter `item`."""
 
     lists: tuple[str, ...]
     keys: Keys
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(Struct, frozen=True):
     """A position within so many kilometres."""
 
     keys: Keys
@@ -271,8 +249,7 @@ Filter: TypeAlias = (
 # What is to be answered
 
 
-@dataclass(frozen=True, slots=True)
-class SortKey:
+class SortKey(Struct, frozen=True):
     """`id` and `updated` are the resource's own; else the least value of the parameter, the greatest if descending.
 
     Tokens are in the order of their codes, references in that of type and id or URL. Resources without a value come
@@ -284,8 +261,7 @@ class SortKey:
     descending: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Include:
+class Include(Struct, frozen=True):
     """_include, or with `reverse` _revinclude, by the references `keys`; `types` is what may be brought in.
 
     With `iterate` it starts from what was included, too. `urls` and `versions` are as in Chain.
@@ -299,8 +275,7 @@ class Include:
     versions: Keys = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """A whole search. `types` are those searched, never none.
 
     `count` is the client's wish for a page; 0 asks for the total alone. `used` is what of the request had an effect,

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.search.filters import Hierarchy, Keys, Listed
 from gitstore.search.rows import TYPE_NUMBERS
 from gitstore.search.sql import TRUE, Sql, among, every, joined, listed, sql
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
+class Ends(Struct, frozen=True):
     """The resources at the other end: all their keys, where they are few, and what tells whether a column has one."""
 
     keys: list[int] | None
     fits: Callable[[str], Sql]
 
 
-@dataclass(frozen=True, slots=True)
-class Canonicals:
+class Canonicals(Struct, frozen=True):
     """The parameters by which canonicals lead to resources: `url` and `version`."""
 
     urls: Keys

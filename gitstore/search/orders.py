@@ -8,7 +8,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.search.conditions import date_bounds, prefix_end
 from gitstore.search.filters import Dates, SortKey, Updated
@@ -22,8 +23,7 @@ _MOST = 200
 _MOST_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(Struct, frozen=True):
     """Where a statement has what may be sorted by: the key that values are under, the id, and the sequence.
 
     `sign` is -1 for contained resources.

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.fhir import Resource, definitions, paths
 from gitstore.fhir.definitions import SearchParameter
@@ -46,8 +47,7 @@ _OF_EVERY_SEARCH = frozenset(
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(Struct, frozen=True):
     """A part of a composite: `expression` starts at an element that the composite's own expression yields."""
 
     url: str
@@ -56,8 +56,7 @@ class Component:
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Struct, frozen=True):
     """`target` are the types that a reference may lead to; none stands for any."""
 
     url: str

@@ -9,9 +9,11 @@ import functools
 import hashlib
 import json as plain_json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Final
+
+import msgspec
+from msgspec import Struct
 
 from gitstore.fhir import Resource, definitions
 from gitstore.search.extraction_plan import Plan
@@ -43,8 +45,7 @@ _REPEATED = frozenset({"CodeableConcept", "HumanName", "Address", "canonical"})
 """Types of which one value counts as several."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(Struct, frozen=True):
     """A search parameter of one resource type.
 
     `key` is that of its rows, which are in `table`; a composite has none itself. `targets` are the types that a
@@ -98,7 +99,7 @@ class Registry:
         """Changes with anything that changes keys or rows."""
         base = base_definitions()
         changed = [
-            [type, code, asdict(definition)]
+            [type, code, msgspec.to_builtins(definition)]
             for type, parameters in self._definitions.items()
             for code, definition in parameters.items()
             if base[type].get(code) is not definition

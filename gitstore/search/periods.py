@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.search.index import storage_errors
@@ -22,8 +23,7 @@ Part: TypeAlias = dict[str, int]
 """A part of the record that an index has in the order of time: a column of `versions` -> what it is in all of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
+class Period(Struct, frozen=True):
     """Which versions of a history are meant, by sequence, both ends included.
 
     With `current` those that were current at some time in it: also what was in force when it began, but for versions

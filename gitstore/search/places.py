@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.fhir import definitions, nodes
 from gitstore.fhir.path_syntax import Call, Index, Member, OfType, Operation, This, Tree, parse
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A JSON property of a resource type, or of an element of it, that holds values.
 
     `properties` lead to it (`component`, `valueQuantity`), `elements` are their names in FHIR (`component`,

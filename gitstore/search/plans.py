@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import TooCostly
 from gitstore.search.conditions import Conditions
@@ -49,8 +50,7 @@ _MOST_COUNTED = 20
 """Times as many are counted to tell which of several parts is the sharpest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Together:
+class Together(Struct, frozen=True):
     """Several comparisons of one and the same value."""
 
     filters: tuple[ValueFilter, ...]

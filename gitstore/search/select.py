@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from gitstore.errors import Invalid, Issue, TooCostly, Unavailable
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
@@ -29,8 +31,7 @@ _PORTION = 2_000
 """Steps of a statement between two looks at the limit: a look takes a microsecond, and they are some 40 apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """A resource that fits; `contained` is the id of the resource in it that fits, where that was asked for."""
 
     version: Version

@@ -8,7 +8,8 @@ https://hl7.org/fhir/smart-app-launch/scopes-and-launch-context.html
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gitstore.access import Access, Grant
 from gitstore.errors import Forbidden, Invalid

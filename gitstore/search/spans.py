@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId
@@ -16,8 +17,7 @@ from gitstore.search.rows import TYPE_NUMBERS
 from gitstore.search.versions import Cursor
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """The numbers of a resource's version at the beginning, 0 where there was none, and at the end of the span."""
 
     resource_id: ResourceId

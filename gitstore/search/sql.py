@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 
@@ -19,8 +20,7 @@ _FEW = 16
 _INTEGERS = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class Sql:
+class Sql(Struct, frozen=True):
     text: str
     values: tuple[Value, ...] = ()
 

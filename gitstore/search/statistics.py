@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gitstore.fhir.definitions import RESOURCE_TYPES
 from gitstore.fhir.ids import ResourceId, VersionId
@@ -16,8 +17,7 @@ _NUMBER = (
 """How many versions a resource has: those that were purged have left gaps."""
 
 
-@dataclass(frozen=True, slots=True)
-class TypeCount:
+class TypeCount(Struct, frozen=True):
     """Resources of one type: how many are current, how many deleted, and all versions of both."""
 
     type: str
@@ -26,8 +26,7 @@ class TypeCount:
     versions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Month:
+class Month(Struct, frozen=True):
     """What was written in one month of UTC, such as `2026-02`."""
 
     month: str

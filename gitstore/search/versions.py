@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.definitions import RESOURCE_TYPES
@@ -33,8 +35,7 @@ _SELECT = f"SELECT {_VERSION} {_FROM}"
 _BY_AUTHOR = "+v.author IN (SELECT key FROM authors WHERE name = :author OR email = :author)"
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(Struct, frozen=True):
     """A boundary between two versions of a history: the page before it (`newer`) or after it is asked for.
 
     For one resource `first` is a version id and `second` 0; else they are the sequence and the position.
@@ -234,8 +235,7 @@ def all_of(connection: sqlite3.Connection, resource_id: ResourceId) -> list[Vers
     return [_version(row) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """What the index says of one version that must outlast its commit's id."""
 
     sequence: int

@@ -17,8 +17,9 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from gitstore.search.asking import bad_value, too_costly
 from gitstore.search.filters import Filter, Not, Words
@@ -44,8 +45,7 @@ def words(name: str, column: Literal["narrative", "content"], text: str) -> Filt
     return Not(found) if query.negative else found
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
+class _Query(Struct, frozen=True):
     """A query of FTS5 that has to match, or `negative`ly must not: FTS5 has no NOT that stands alone."""
 
     text: str

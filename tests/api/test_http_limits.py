@@ -385,7 +385,7 @@ def test_a_watch_begins_anew_with_each_stage(seconds, before):
 def test_a_worker_may_have_files_for_all_its_connections():
     """A connection takes up to three; most systems give a process 1,024 until it asks for more."""
     program = (
-        "import resource as r; from api.__main__ import allow_files; r.setrlimit(r.RLIMIT_NOFILE, (100, 200)); "
+        "import resource as r; from api.serving import allow_files; r.setrlimit(r.RLIMIT_NOFILE, (100, 200)); "
         "allow_files(150); print(r.getrlimit(r.RLIMIT_NOFILE)); allow_files(5000); print(r.getrlimit(r.RLIMIT_NOFILE)); "
         "allow_files(10); print(r.getrlimit(r.RLIMIT_NOFILE))"
     )

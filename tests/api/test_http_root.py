@@ -337,7 +337,7 @@ def damage_format(path: Path) -> None:
 )
 def test_one_that_can_not_be_opened_is_unavailable_alone(folder, metrics, caplog, damage):
     """503 for this name; the reason stands in the log, and the others don't notice."""
-    from api.__main__ import many, parse
+    from api.serving import many, parse
 
     damage(folder / "north.git")
     options = parse(["--root", str(folder), "--allow-anonymous"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gitstore import Attest, Create, Criteria, Delete, Invalid, Settings, Store, Update
 from gitstore.attestation import reason

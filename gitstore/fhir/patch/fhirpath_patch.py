@@ -13,8 +13,9 @@ backbone elements and extensions, are given as parts: one for each of their elem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue, TooLarge
 from gitstore.fhir import Resource, definitions, validation
@@ -36,8 +37,7 @@ _PARTS: Mapping[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(Struct, frozen=True):
     """A value of the type that the Parameters say; `extra` is the object beside a primitive."""
 
     type: str
@@ -45,8 +45,7 @@ class Typed:
     extra: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """A value as the names and values of its elements."""
 
     items: tuple[tuple[str, Value], ...]
@@ -55,8 +54,7 @@ class Parts:
 Value: TypeAlias = Typed | Parts
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One step of a patch. What an operation does not have is empty; `number` is its place, from 0."""
 
     number: int
@@ -72,8 +70,7 @@ class Operation:
         return f"operation {self.number + 1} ({self.type} `{shown(self.path.text)}`)"
 
 
-@dataclass(frozen=True, slots=True)
-class FHIRPathPatch:
+class FHIRPathPatch(Struct, frozen=True):
     """The operations of one Parameters, in order."""
 
     operations: tuple[Operation, ...]

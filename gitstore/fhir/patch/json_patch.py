@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue, TooLarge
 from gitstore.fhir import Resource, json
@@ -39,8 +40,7 @@ _MEMBERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One step of a patch. `number` is its place in the document, from 0."""
 
     number: int
@@ -53,8 +53,7 @@ class Operation:
         return f"operation {self.number + 1} ({self.op} {_pointer(self.path)})"
 
 
-@dataclass(frozen=True, slots=True)
-class JsonPatch:
+class JsonPatch(Struct, frozen=True):
     """The operations of one document, in order."""
 
     operations: tuple[Operation, ...]

@@ -5,16 +5,16 @@ Not a kind of patch that FHIR R4 names. Arrays are replaced as a whole, and noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir import Resource
 from gitstore.fhir.patch.result import copied, finished
 
 
-@dataclass(frozen=True, slots=True)
-class MergePatch:
+class MergePatch(Struct, frozen=True):
     """What the resource is merged with."""
 
     document: dict[str, Any]

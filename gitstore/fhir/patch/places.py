@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir import Resource, definitions, nodes, paths
@@ -52,8 +53,7 @@ _OPERATORS = frozenset(re.findall(r"\S+", "= ~ != !~ < <= > >= and or xor implie
 _CODE_SYSTEMS = ("sct", "loinc", "ucum")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """An element that is there. `holder` is the JSON object that has it, of the type `holder_type`.
 
     `element` is the JSON property in there, `index` its number where that is an array. The resource itself has
@@ -143,8 +143,7 @@ def append(holder: dict[str, Any], element: Element, item: Pair) -> None:
 # The way to an element.
 
 
-@dataclass(frozen=True, slots=True)
-class _Walk:
+class _Walk(Struct, frozen=True):
     """What a path is evaluated in."""
 
     context: Context
@@ -154,8 +153,7 @@ class _Walk:
 _Step: TypeAlias = "Callable[[list[Place], _Walk], list[Place]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """A path that selects elements. `name` is the last step where that is just a name, as lists are named."""
 
     text: str

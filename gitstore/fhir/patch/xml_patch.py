@@ -16,11 +16,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from xml.parsers import expat
 
 from lxml import etree
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue, TooLarge, Unprocessable
 from gitstore.fhir import Resource, xml
@@ -53,8 +53,7 @@ _DIV = f"{{{XHTML}}}div"
 _NUMBER = re.compile(r">([0-9]+)<")
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One step of a patch. `content` is its element in the document; `number` is its place, from 0.
 
     `attribute` is the one to add, "" where that is the declaration of a namespace.
@@ -72,8 +71,7 @@ class Operation:
         return f"operation {self.number + 1} ({self.name} `{shown(self.selector.text)}`)"
 
 
-@dataclass(frozen=True, slots=True)
-class XmlPatch:
+class XmlPatch(Struct, frozen=True):
     """The operations of one document, in order."""
 
     operations: tuple[Operation, ...]

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from lxml import etree
+from msgspec import Struct
 
 from gitstore.errors import Invalid, Issue
 from gitstore.fhir.narrative import NAMESPACE as XHTML
@@ -51,24 +51,21 @@ _CONDITION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(Struct, frozen=True):
     """An attribute that is there; `name` has its namespace in braces."""
 
     element: Element
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """The text in front of the child number `index` of an element, or behind its last child."""
 
     element: Element
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """The declaration of a namespace in scope of an element. JSON has no place for any."""
 
     element: Element
@@ -77,8 +74,7 @@ class Declaration:
 Selected: TypeAlias = "Element | Attribute | Text | Declaration"
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
+class _Condition(Struct, frozen=True):
     """A position from 1, or else names of children, an attribute (or neither), and the text that is there."""
 
     position: int
@@ -87,8 +83,7 @@ class _Condition:
     literal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(Struct, frozen=True):
     """One step: the kind of node, its name (ANY for all), and the conditions in their order."""
 
     kind: str
@@ -96,8 +91,7 @@ class _Step:
     conditions: tuple[_Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(Struct, frozen=True):
     """A path to nodes of a document."""
 
     text: str

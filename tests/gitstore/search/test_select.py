@@ -7,12 +7,13 @@ import math
 import random
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
+from msgspec.structs import asdict
 from random_filters import FILTERS, LEAVES
 from selection_model import INSTANTS, NUMBERS, TYPES, World, fits, stored
 
@@ -158,18 +159,17 @@ def _spoiled(filter: Any) -> Any:
     """The filter with every free text in it made to look like SQL."""
     if isinstance(filter, tuple):
         return tuple(_spoiled(each) for each in filter)
-    if not is_dataclass(filter) or isinstance(filter, type):
+    if not isinstance(filter, Struct):
         return filter
     free = {"code", "system", "values", "ids", "id", "url", "version", "lists"}
     changed = {}
-    for each in fields(filter):
-        value = getattr(filter, each.name)
-        if each.name in free and isinstance(value, str):
-            changed[each.name] = value + "') --"
-        elif each.name in free and isinstance(value, tuple):
-            changed[each.name] = tuple(v + "') --" if isinstance(v, str) else _spoiled(v) for v in value)
+    for name, value in asdict(filter).items():
+        if name in free and isinstance(value, str):
+            changed[name] = value + "') --"
+        elif name in free and isinstance(value, tuple):
+            changed[name] = tuple(v + "') --" if isinstance(v, str) else _spoiled(v) for v in value)
         else:
-            changed[each.name] = _spoiled(value)
+            changed[name] = _spoiled(value)
     return type(filter)(**changed)
 
 

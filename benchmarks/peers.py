@@ -144,7 +144,7 @@ class Peer(Store):
         assert access.is_full
         return Reading(self)
 
-    def _lead(self, take: Callable[[], list[Pending]]) -> None:
+    def _lead(self, take: Callable[[], list[Pending]]) -> list[Pending]:
         self.bodies.lock()
         group = take()
         for pending in group:
@@ -155,6 +155,7 @@ class Peer(Store):
         self.bodies.unlock()
         for pending in group:
             pending.finish()
+        return []
 
 
 def serve_sqlite(record: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,11 @@ UNCHECKED = Settings(validation="off")
 START = 1_767_268_800_000_000
 """2026-01-01T12:00:00Z, when every test begins."""
 
+EXAMPLES = int(os.environ.get("GIT_FHIR_EXAMPLES", "50"))
+"""How many examples a property is tried with that doesn't say so itself; each run draws others."""
+
 # How long one example takes says how busy the machine is; what must be fast has a test that counts or measures.
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=EXAMPLES)
 settings.load_profile("unhurried")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import GitFhir, git, lines, patient
+from gitstore import Create, Settings, Store
+from tests.cli.conftest import GRACE, GitFhir, git, lines, patient
 
 
 @pytest.mark.parametrize("option", [[], ["--full"]])
@@ -51,9 +52,12 @@ def test_maintain_where_another_is_at_it(clinic: Path, git_fhir: GitFhir) -> Non
 def test_imports_tidy_up_after_themselves(
     repository: Path, git_fhir: GitFhir, setting: str, merged: bool
 ) -> None:
-    """Each import writes a pack; when there are 64, one of them merges them. `fhir.maintenance = off` says not to."""
+    """Each writes a pack; when there are 64, one of them merges them. `fhir.maintenance = off` says not to."""
     git(repository, "config", "fhir.maintenance", setting)
-    for number in range(66):
+    with Store.open(repository, Settings(durability="off", maintenance="off")) as store:
+        for _ in range(61):
+            store.commit([Create(patient(None))], GRACE)
+    for number in range(4):
         done = git_fhir("import", "-", input=lines(patient(f"p-{number}")))
         assert done.exit_code == 0, done.output
 

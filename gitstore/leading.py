@@ -20,8 +20,8 @@ from gitstore.vitals import Vitals
 from gitstore.writing import Writing
 
 _TURN = 0.02
-"""Seconds for which units may be put into one group while another process waits for the lock; where the disk is slower than
-that, as long as the last publication took: else those who write much would do little but publish."""
+"""Seconds for which units of one caller may be put into a group while another process waits for the lock; where the disk is
+slower than that, as long as the last publication took: else those who write much would do little but publish."""
 
 
 class Leading:
@@ -96,7 +96,8 @@ class Leading:
         def units(head: Commit, connection: Connection, pack: Pack) -> Commit:
             begun = time.monotonic()
             for number, pending in enumerate(group):
-                if number and time.monotonic() - begun > self._turn and self._writer.is_wanted():
+                is_late = pending.gives_way and time.monotonic() - begun > self._turn
+                if number and is_late and self._writer.is_wanted():
                     rest.extend(group[number:])
                     break
                 head = self._writing.unit(pending, head, connection, pack)

@@ -26,7 +26,7 @@ MAX_BYTES = 32 * 1024**2
 class Pending:
     """A unit, or a series of commits to take over, on its way: at the end it has outcomes, or the error of its failure."""
 
-    __slots__ = ("_done", "error", "head", "outcomes", "prepared", "taken")
+    __slots__ = ("_done", "error", "gives_way", "head", "outcomes", "prepared", "taken")
 
     def __init__(self, prepared: Prepared | Series) -> None:
         self.prepared = prepared
@@ -36,6 +36,9 @@ class Pending:
         """The last commit of the record when it was done: its own, if it made one."""
 
         self.taken = False
+        self.gives_way = False
+        """Whether it is one of many of the same caller: these let others go first."""
+
         # A lock is the cheapest thing that a thread can wait for with a time limit.
         self._done = threading.Lock()
         self._done.acquire()
@@ -73,7 +76,9 @@ class WriteQueue:
         self._groups = 0
 
     def submit(self, pending: Sequence[Pending]) -> None:
-        """Put units in the queue, next to one another."""
+        """Put units in the queue, next to one another; several give way to other processes."""
+        for each in pending:
+            each.gives_way = len(pending) > 1
         with self._changed:
             if self._closed:
                 raise Unavailable("The store is closed.")

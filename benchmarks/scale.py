@@ -44,12 +44,13 @@ def patient(number: int) -> Update:
 
 
 def filled(folder: Path, resources: int) -> Store:
-    """A record of so many patients, made by transactions, and opened for durable writes."""
+    """A record of so many patients, made by transactions and maintained since, and opened for durable writes."""
     git_dir = init(folder)
     with Store.open(git_dir, THROWAWAY) as store:
         for start in range(0, resources, BATCH):
             batch = [patient(number) for number in range(start, min(start + BATCH, resources))]
             store.commit(batch, AUTHOR, interaction="transaction")
+        store.maintain()
     return Store.open(git_dir, DURABLE)
 
 

@@ -29,9 +29,10 @@ serve: install
 	$(BIN)/python -m sample_repo.build --tour --host $(HOST) --port $(PORT) --into $(CLINIC)
 	exec $(BIN)/git-fhir -C $(CLINIC) serve --allow-anonymous --host $(HOST) --port $(PORT)
 
-# The tests start hundreds of processes: each would compile again what is not kept, and pytest rewrite every test.
+# The tests start hundreds of processes: each would compile again what is not kept, and pytest rewrite every test. They wait
+# for these and for the disk, so three at a time keep two cores busy.
 test: install
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -81,7 +81,9 @@ def test_a_connection_that_ends_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closing:
 
         def hang_up() -> None:
-            closing.accept()[0].close()
+            connection = closing.accept()[0]
+            connection.recv(65536)  # or its end would come as a reset, and maybe before the request
+            connection.close()
 
         threading.Thread(target=hang_up, daemon=True).start()
         tally = drive(closing.getsockname()[1], asks(1))

@@ -83,3 +83,16 @@ def test_a_queue_that_nobody_used_has_no_thread():
 
     assert threading.active_count() == before
     queue.close()
+
+
+def test_only_units_that_come_many_at_once_give_way():
+    """Two servers' workers that are busy with single writes would else cut one another's groups short."""
+    leader = Leader()
+    queue = WriteQueue(leader, timeout=30)
+    single, first, second = (pending(0) for _ in range(3))
+    queue.submit([single])
+    queue.submit([first, second])
+    leader.go.set()
+    queue.close()
+
+    assert [one.gives_way for one in (single, first, second)] == [False, True, True]

@@ -175,9 +175,9 @@ class Indexing:
         """Give the contents of their newest version to all resources that later commits changed."""
         after = 0
         while piece := versions.newest_since(connection, sequence, after, _PIECE):
-            for key, _, blob in piece:
+            for key, _, blob, is_new in piece:
                 rows = extract(registry, self._resource(blob)) if blob is not None else None
-                noting.renew(connection, key, rows, is_new=sequence == 0)
+                noting.renew(connection, key, rows, is_new=is_new)
             after = piece[-1][0]
 
     def _resource(self, blob: str) -> Resource:

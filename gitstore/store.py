@@ -20,6 +20,7 @@ from gitstore.founding import now
 from gitstore.git import layout
 from gitstore.git.commits import Sign, unsigned
 from gitstore.git.message import parse_message
+from gitstore.git.outbox import Outbox
 from gitstore.git.repository import CACHE_BYTES, Repository
 from gitstore.git.signing import signer
 from gitstore.git.writer import Writer
@@ -392,8 +393,9 @@ class Store:
         repository, search_index, indexing = self._repository, self._index, self._indexing
         settings, observer, clock = self.settings, self._observer, self._clock
         rules, searchable = self._rehearsing.rules, self._reading.now
+        outbox = Outbox(repository.git_dir) if settings.hub is not None else None
         writing = Writing(
-            repository, search_index, writer, settings, clock, rules, searchable, observer, sign
+            repository, search_index, writer, settings, clock, rules, searchable, observer, sign, outbox
         )
         self._adopting = Adopting(
             repository, search_index, indexing, settings, self._validate, writer, writing
@@ -410,10 +412,10 @@ class Store:
         self._purging = Purging(
             repository, search_index, writer, indexing, maintenance, states, settings, clock, sign
         )
-        if settings.hub is not None:
+        if outbox is not None:
             followed = maintenance.published
             self.cluster = Cluster(
-                repository, search_index, indexing, writer, settings, clock, sign, followed
+                repository, search_index, indexing, writer, settings, clock, sign, outbox, followed
             )
         leading = Leading(
             writer, indexing, self._adopting, writing, maintenance, self.cluster, self.vitals, settings

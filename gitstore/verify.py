@@ -108,7 +108,7 @@ def _contents(repository: Repository, connection: index.Connection, registry: Re
     after = 0
     while piece := versions.newest_since(connection, 0, after, _EVERY):
         after = piece[-1][0]
-        for key, resource_id, blob in piece:
+        for key, resource_id, blob, _ in piece:
             try:
                 resource = json.loads(repository.blob(blob)) if blob is not None else None
             except StoreError:

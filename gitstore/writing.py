@@ -13,6 +13,7 @@ from gitstore.errors import NotConfirmed, StoreError, Unavailable
 from gitstore.git import layout
 from gitstore.git.commits import Sign, format_commit, unsigned
 from gitstore.git.message import Message, format_message
+from gitstore.git.outbox import Outbox
 from gitstore.git.pack import BLOB, COMMIT, Pack
 from gitstore.git.repository import Repository
 from gitstore.git.trees import ENTRY_BYTES, Trees, nest
@@ -51,13 +52,15 @@ class Writing:
         searchable: Callable[[Commit, index.Connection, Access], Snapshot],
         observer: Observer = UNOBSERVED,
         sign: Sign = unsigned,
+        outbox: Outbox | None = None,
     ) -> None:
-        """`rules` and `searchable` are the store's, for what the index behind a connection says."""
+        """`rules` and `searchable` are the store's, for what the index behind a connection says; `outbox` is for the hub."""
         self._repository = repository
         self._index = search_index
         self._writer = writer
         self._settings = settings
         self._clock = clock
+        self._outbox = outbox
         self._rules = rules
         self._searchable = searchable
         self._observer = observer
@@ -81,6 +84,8 @@ class Writing:
                 return tip
             begun = time.monotonic()
             self._writer.publish(pack, main or tip.id, head.id)
+            if self._outbox is not None:
+                self._outbox.put(main or tip.id, head.id, pack)
             self._observer.published(head.sequence - tip.sequence, time.monotonic() - begun)
         except NotConfirmed:
             self._commit_index(connection)

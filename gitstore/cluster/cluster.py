@@ -36,6 +36,7 @@ from gitstore.fhir.dates import SECOND
 from gitstore.git.commits import Sign, format_commit
 from gitstore.git.hub import Hub
 from gitstore.git.message import Message, format_message, safe_author, safe_words
+from gitstore.git.outbox import Outbox
 from gitstore.git.repository import Repository
 from gitstore.git.writer import Writer
 from gitstore.indexing import Indexing
@@ -89,9 +90,10 @@ class Cluster:
         settings: Settings,
         clock: Callable[[], int],
         sign: Sign,
+        outbox: Outbox,
         followed: Callable[[], None],
     ) -> None:
-        """`followed` is called when main has moved to where another node has brought it."""
+        """`outbox` has what was written last; `followed` is called when main has moved to where another node has brought it."""
         assert settings.hub is not None
         self.is_sync = settings.replication == "sync"
         self.on_push: Callable[[], None] = _nothing
@@ -108,7 +110,7 @@ class Cluster:
         self._clock = clock
         self._sign = sign
         self._followed = followed
-        self._hub = Hub(repository, settings.hub, settings.hub_timeout)
+        self._hub = Hub(repository, settings.hub, settings.hub_timeout, outbox)
         self._state = State(repository.git_dir, settings.hub, durable=settings.durability == "full")
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._changed = threading.Condition()
@@ -265,6 +267,7 @@ class Cluster:
             thread.join()
             with suppress(StoreError):
                 self._last_push()
+        self._hub.close()
         self._state.close()
         os.close(self._event)
 
@@ -340,7 +343,7 @@ class Cluster:
         seen, begun = self._state.seen(), ticks()
         if seen is not None and seen.id == tip.id and idle:
             return
-        if not self._hub.push(tip.id):
+        if not self._hub.push(tip.id, seen.id if seen is not None else None):
             self._fence("another node has become the primary")
             return
         self._state.note(tip.sequence, tip.id, self._clock(), begun)

@@ -25,6 +25,9 @@ _MEMORY = 256 * 1024**2
 _PIECE = 50_000
 """Commits that one `git diff-tree` compares: it keeps all that it has read, so that a long record would take up its memory."""
 
+_NEAR = 200
+"""Commits."""
+
 _NAMED = b"\nFHIR-Version: "
 _FILE_MODES = ("100644", "000000")
 
@@ -43,8 +46,23 @@ class Step(Struct, frozen=True):
 
 def chain(repository: Repository, tip: str, after: str | None = None) -> list[str]:
     """The ids of the first-parent chain up to `tip`, oldest first, without those up to `after`."""
-    span = [tip] if after is None else [tip, f"^{after}"]
-    return _rev_list(repository, "--first-parent", *span)
+    if after is None:
+        return _rev_list(repository, "--first-parent", tip)
+    near = _near(repository, tip, after)
+    return _rev_list(repository, "--first-parent", tip, f"^{after}") if near is None else near
+
+
+def _near(repository: Repository, tip: str, after: str) -> list[str] | None:
+    """The chain where it is short: to start a git takes as long as to read a hundred commits. None where git has to look."""
+    ids: list[str] = []
+    id = tip
+    while id != after:
+        ids.append(id)
+        parents = repository.commit(id).parents
+        if not parents or len(ids) == _NEAR:
+            return None
+        id = parents[0]
+    return ids[::-1]
 
 
 def between(repository: Repository, after: str, tip: str) -> list[str]:

@@ -12,14 +12,20 @@ import shlex
 import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from gitstore import cores
 from gitstore.durable import storage_error, sync_folder
 from gitstore.errors import HubUnreachable, StorageFailed
 from gitstore.git import layout
+from gitstore.git.outbox import Outbox
+from gitstore.git.packets import Misunderstood
 from gitstore.git.repository import Repository, git_environment
+from gitstore.git.smart_http import SmartHttp
+from gitstore.git.writer import read_main
 
 DIVERGED = "refs/git-fhir/diverged"
 """Below it: commits that a fenced node had not pushed."""
@@ -46,13 +52,19 @@ _ABANDONED = 10.0
 """Seconds after which nobody is writing any more what a ref is locked for: the few bytes of its new value."""
 
 _REJECTED = "!\t"
+_ASK_GIT_FOR = 60.0
+"""Seconds, after the hub has answered what only git may understand."""
+
+_T = TypeVar("_T")
 
 
 class Hub:
     """One repository's hub. One caller at a time, whichever process: who calls holds `git-fhir/hub.lock`."""
 
-    def __init__(self, repository: Repository, url: str, timeout: float) -> None:
-        """`timeout` is how many seconds git may take; after each time that it took longer although the hub can be reached
+    def __init__(
+        self, repository: Repository, url: str, timeout: float, outbox: Outbox | None = None
+    ) -> None:
+        """`outbox` has what was written last. `timeout` is how many seconds git may take; after each time that it took longer although the hub can be reached
         it gets twice as many, up to an hour, because the first push of a long history takes its time.
         """
         self._repository = repository
@@ -60,12 +72,71 @@ class Hub:
         self.url = url
         self._timeout = self._patience = timeout
         self._environment = _environment(self._git_dir)
+        self._outbox = outbox
+        self._tags: object = None
+        """How our tags stood when they were brought to the hub."""
+        self._others: dict[str, str] | None = None
+        """The hub's other refs, as they were when git last fetched."""
+        self._http: SmartHttp | None = None
+        self._look_again = 0.0
+        """The second of the monotonic clock from which on git may not be needed, as far as is known."""
 
-    def push(self, commit: str) -> bool:
+    def close(self) -> None:
+        """Let go of the connection to the hub. May be used on, and then is to be closed again."""
+        if self._http is not None:
+            self._http.close()
+
+    # Moving main on
+
+    def push(self, commit: str, after: str | None = None) -> bool:
         """Move the hub's main on to a commit of ours. False where it has commits that this one doesn't build on: of another node.
 
-        Raises HubUnreachable; then it may have happened all the same.
+        `after` is the commit at which the hub's main most likely is. Raises HubUnreachable; then it may have happened all the same.
         """
+        tags = self._tags_stand()
+        if after is not None and tags == self._tags and self._push_over_http(commit, after):
+            return True
+        if not self._push_by_git(commit):
+            return False
+        self._tags = tags
+        return True
+
+    def _tags_stand(self) -> object:
+        """Another value, once there are other tags."""
+        folders = [folder for folder, _, _ in os.walk(os.path.join(self._git_dir, "refs", "tags"))]
+        dated = []
+        for path in (*folders, os.path.join(self._git_dir, "packed-refs")):
+            with suppress(FileNotFoundError):
+                dated.append((path, os.stat(path).st_mtime_ns))
+        return dated
+
+    def _push_over_http(self, commit: str, after: str) -> bool:
+        """Whether the hub has moved main from the one to the other. Otherwise only git can tell what is in the way."""
+        pack = self._outbox.pack(after, commit) if self._outbox is not None else None
+        if pack is None:
+            return False
+        moved = self._without_git(lambda http: http.move(layout.REFERENCE, after, commit, pack))
+        return moved is True
+
+    def _without_git(self, ask: Callable[[SmartHttp], _T]) -> _T | None:
+        """What a hub over HTTP says; None where it is another one, or takes more than is known here: git is to be asked.
+
+        Raises HubUnreachable.
+        """
+        now = time.monotonic()
+        if self._http is None and now >= self._look_again:
+            self._http = SmartHttp.open(self._git_dir, self.url, self._environment, self._timeout)
+            self._look_again = now + _ASK_GIT_FOR
+        if self._http is None:
+            return None
+        try:
+            return ask(self._http)
+        except Misunderstood:
+            self._http.close()
+            self._http, self._look_again = None, now + _ASK_GIT_FOR
+            return None
+
+    def _push_by_git(self, commit: str) -> bool:
         arguments = [*_PLAIN, "push", "--porcelain", "--no-verify", "--follow-tags", self.url]
         code, out, err = self._run([*arguments, f"{commit}:{layout.REFERENCE}"])
         if code == 0:
@@ -90,6 +161,51 @@ class Hub:
 
         Tags come along, and what diverged elsewhere. Raises HubUnreachable.
         """
+        refs = self._without_git(lambda http: http.refs((layout.REFERENCE, "refs/tags/", f"{DIVERGED}/")))
+        main = refs.pop(layout.REFERENCE, None) if refs is not None else None
+        if refs == self._others and main is not None and self._fetch_over_http(main):
+            return main
+        main = self._fetch_by_git()
+        self._others = refs
+        return main
+
+    def _fetch_over_http(self, main: str) -> bool:
+        """Whether the commit is here, with all that it builds on."""
+        here = read_main(self._git_dir)
+        if here is None or main == here:
+            return here is not None
+        return self._without_git(lambda http: self._take(http, main, here)) is True
+
+    def _take(self, http: SmartHttp, main: str, here: str) -> bool:
+        """Raises Misunderstood where git refuses what comes: it looks at each object, and at what those refer to."""
+        command = ["git", "--git-dir", self._git_dir, *_DURABLE, "index-pack", "--stdin", "--fix-thin"]
+        with (
+            http.pack(main, here) as pieces,
+            subprocess.Popen(
+                [*command, "--strict", "--threads=1"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+            ) as process,
+        ):
+            cores.release(process.pid)
+            try:
+                assert process.stdin is not None
+                for piece in pieces:
+                    process.stdin.write(piece)
+                process.stdin.close()
+            except BrokenPipeError:
+                pass  # its exit code says why
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise Misunderstood("git refuses the pack")
+        return True
+
+    def _fetch_by_git(self) -> str | None:
         arguments = [*_DURABLE, "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-write-fetch-head"]
         arguments += [
             "--no-auto-maintenance",

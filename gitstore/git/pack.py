@@ -135,9 +135,13 @@ class Pack:
             self._bases.clear()
             self._scratch.close()
 
+    def entries(self) -> tuple[list[bytes], Iterator[bytes]]:
+        """The ids of its objects, and the pieces of what stands in the `.pack` between its head and its checksum."""
+        return list(self._numbers), self._scratch.pieces()
+
     def files(self) -> tuple[str, Iterator[bytes], bytes]:
         """The name (40 hex digits), the pieces of the `.pack` and the bytes of its `.idx` (version 2)."""
-        head = b"PACK" + struct.pack(">LL", 2, len(self._numbers))
+        head = pack_head(len(self._numbers))
         digest = hashlib.sha1(head, usedforsecurity=False)
         for piece in self._scratch.pieces():
             digest.update(piece)
@@ -166,6 +170,11 @@ class Pack:
         )
         pieces = chain([head], self._scratch.pieces(), [checksum])
         return checksum.hex(), pieces, index + hashlib.sha1(index, usedforsecurity=False).digest()
+
+
+def pack_head(count: int) -> bytes:
+    """What a pack of so many objects begins with."""
+    return b"PACK" + struct.pack(">LL", 2, count)
 
 
 def _compress(kind: int, data: bytes) -> bytes:

@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from gitstore.errors import Locked
-from gitstore.git import layout, rewritten
+from gitstore.git import layout, outbox, rewritten
 from gitstore.git.pack import KEEP_TEXT
 from gitstore.git.references import Move, Moves
 
@@ -134,7 +134,7 @@ class Swap:
             # Loose objects, and pushes that git has not accepted yet.
             if entry not in ("pack", "info"):
                 _remove(os.path.join(objects, entry))
-        for left in ("logs", os.path.join("info", "refs"), *_PSEUDO):
+        for left in ("logs", os.path.join("info", "refs"), *_PSEUDO, *outbox.FILES):
             _remove(os.path.join(self._git_dir, left))
         self._sync()
         _remove(os.path.join(objects, "pack", f"pack-{name}.keep"))

@@ -197,20 +197,25 @@ def deleted(connection: sqlite3.Connection, types: Sequence[str], limit: int) ->
 @storage_errors
 def newest_since(
     connection: sqlite3.Connection, sequence: int, after: int, count: int
-) -> list[tuple[int, ResourceId, str | None]]:
-    """The next resources after the key `after` that later commits than `sequence` changed: key, id, and blob."""
+) -> list[tuple[int, ResourceId, str | None, bool]]:
+    """The next resources after the key `after` that later commits than `sequence` changed.
+
+    Of each its key, id, and blob, and whether none but such commits have changed it.
+    """
     changed = (
         "" if sequence == 0 else "AND r.key IN (SELECT resource FROM versions WHERE sequence > :sequence)"
     )
     rows = connection.execute(
-        f"""SELECT r.key, r.type, r.id, v.blob FROM resources r
+        f"""SELECT r.key, r.type, r.id, v.blob,
+            (SELECT sequence FROM versions WHERE resource = r.key ORDER BY version LIMIT 1) > :sequence
+        FROM resources r
         JOIN versions v ON v.resource = r.key AND v.version = r.version
         WHERE r.key > :after {changed} ORDER BY r.key LIMIT :count""",
         {"sequence": sequence, "after": after, "count": count},
     )
     return [
-        (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None)
-        for key, type, id, blob in rows
+        (key, ResourceId(RESOURCE_TYPES[type], id), blob.hex() if blob is not None else None, bool(is_new))
+        for key, type, id, blob, is_new in rows
     ]
 
 

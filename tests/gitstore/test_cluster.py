@@ -208,9 +208,9 @@ def test_a_push_is_followed_by_as_long_a_pause_as_it_took_up_to_a_tenth_of_a_sec
     now = [time.monotonic_ns()]
     push = node._hub.push
 
-    def slow(commit: str) -> bool:
+    def slow(commit: str, after: str | None) -> bool:
         now[0] += int(taken * 1e9)
-        return push(commit)
+        return push(commit, after)
 
     monkeypatch.setattr(cluster_module, "ticks", lambda: now[0])
     monkeypatch.setattr(node._hub, "push", slow)

@@ -46,6 +46,7 @@ from gitstore import (
     commit_at,
 )
 from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.git import outbox
 
 # What a purge does
 
@@ -109,6 +110,19 @@ def test_the_record_says_what_was_purged_by_whom_and_why(
     assert lines[0] == f"Patient/a/_history/1 {digest}"
     assert re.fullmatch("Patient/a/_history/2 [0-9a-f]{64}", lines[1])
     assert lines[2] == "Patient/a/_history/3 -"
+
+
+def test_nothing_is_left_of_it_that_waits_for_the_hub(store: Store, record: str) -> None:
+    """The hub is unset before a purge, but not what was put aside for it. docs/scaling.md, "Erasure"."""
+    put(store, PATIENT, "First")
+    put(store, PATIENT, "Second")
+    waiting = [Path(record, name) for name in outbox.FILES]
+    for path in waiting:
+        path.write_bytes(b"Marker")
+
+    purge(store, "Patient/a/_history/1")
+
+    assert not any(path.exists() for path in waiting)
 
 
 def test_words_go_with_what_they_are_about(store: Store, git: Callable[..., str]) -> None:

@@ -1,7 +1,8 @@
 """Units of work waiting to be written, and the one thread of this process that writes them in groups.
 
 Group commit: whatever arrives while a group is on its way to disk makes up the next one, so that many commits share
-one durable write. A unit that is being written always gets its outcome; only one that still waits may time out.
+one durable write. Those who wrote mostly write again, so a group waits a moment for as many as the last one had: one group
+of all costs less than two. A unit that is being written always gets its outcome; only one that still waits may time out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from gitstore.version import Commit
 MAX_UNITS = 128
 MAX_BYTES = 32 * 1024**2
 """Of one group; a larger unit goes alone."""
+
+_LONGEST_WAIT = 0.01
+"""Seconds for which a group waits to have as many units as the last one, and no longer than that one took."""
 
 
 class Pending:
@@ -74,6 +78,11 @@ class WriteQueue:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._groups = 0
+        self._size = 0
+        """Units of the last group."""
+
+        self._wanted = 1
+        """So many units are to be there before the thread is called."""
 
     def submit(self, pending: Sequence[Pending]) -> None:
         """Put units in the queue, next to one another; several give way to other processes."""
@@ -87,7 +96,8 @@ class WriteQueue:
                 self._thread.start()
             self._waiting.extend(pending)
             self._observer.queued(len(self._waiting))
-            self._changed.notify()
+            if len(self._waiting) >= self._wanted:
+                self._changed.notify()
 
     def wait(self, pending: Pending) -> None:
         """Until the unit is finished. Raises Locked where nothing at all was written for the time-out, and withdraws it."""
@@ -112,15 +122,23 @@ class WriteQueue:
             thread.join()
 
     def _run(self) -> None:
+        count, seconds = 1, 0.0
         while True:
             with self._changed:
-                while not self._waiting:
-                    if self._closed:
-                        return
-                    self._changed.wait()
+                self._wait_for(1, None)
+                if not self._waiting:
+                    return
+                self._wait_for(count, min(seconds, _LONGEST_WAIT))
             self._begun = time.monotonic()
-            self._give_back(self._lead(self._take))
+            rest = self._lead(self._take)
+            count, seconds = self._size - len(rest), time.monotonic() - self._begun
+            self._give_back(rest)
             self._begun = None
+
+    def _wait_for(self, count: int, seconds: float | None) -> None:
+        """Until there are so many units, or no more will come; while holding the condition."""
+        self._wanted = count
+        self._changed.wait_for(lambda: len(self._waiting) >= count or self._closed, seconds)
 
     def _give_back(self, units: Sequence[Pending]) -> None:
         with self._changed:
@@ -145,5 +163,6 @@ class WriteQueue:
                 group.append(self._waiting.popleft())
                 group[-1].taken = True
             self._groups += 1
+            self._size = len(group)
             self._observer.queued(len(self._waiting))
         return group

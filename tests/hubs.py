@@ -31,6 +31,7 @@ SETTINGS = {
     "receive.denyDeletes": "true",
     "receive.fsckObjects": "true",
     "receive.unpackLimit": "1",
+    "uploadpack.allowRefInWant": "true",
     "http.receivepack": "true",
 }
 """The configuration of a hub: what was pushed is on disk, nothing is ever taken back, and packs stay packs."""

@@ -29,7 +29,7 @@ from gitstore.fhir.ids import ResourceId, VersionId, parse_version_id
 from gitstore.fhir.references import references
 from gitstore.git import layout
 from gitstore.git.history import Step, chain, walk
-from gitstore.git.hub import DIVERGED
+from gitstore.git.layout import DIVERGED
 from gitstore.git.message import Message
 from gitstore.git.repository import Repository, run_git
 from gitstore.git.rewritten import successor

@@ -12,23 +12,16 @@ import shlex
 import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeVar
 
 from gitstore import cores
 from gitstore.durable import storage_error, sync_folder
 from gitstore.errors import HubUnreachable, StorageFailed
 from gitstore.git import layout
+from gitstore.git.direct import DURABLE, Direct
 from gitstore.git.outbox import Outbox
-from gitstore.git.packets import Misunderstood
 from gitstore.git.repository import Repository, git_environment
-from gitstore.git.smart_http import SmartHttp
-from gitstore.git.writer import read_main
-
-DIVERGED = "refs/git-fhir/diverged"
-"""Below it: commits that a fenced node had not pushed."""
 
 _HUB_MAIN = "refs/git-fhir/hub"
 _LONGEST = 3600.0
@@ -37,9 +30,6 @@ _MASTER_LIVES = 60
 
 _LONGEST_FOLDER = 48
 """Characters: ssh adds 58 for a socket's name, whose path may have 107."""
-
-_DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=fsync")
-"""git then syncs each file that it writes, but never a folder."""
 
 _PLAIN = ("-c", "pack.window=0", "-c", "pack.threads=1")
 """For packs of a few commits. To look for deltas takes as much processor time again, here and at the hub, and saves a third of
@@ -52,10 +42,6 @@ _ABANDONED = 10.0
 """Seconds after which nobody is writing any more what a ref is locked for: the few bytes of its new value."""
 
 _REJECTED = "!\t"
-_ASK_GIT_FOR = 60.0
-"""Seconds, after the hub has answered what only git may understand."""
-
-_T = TypeVar("_T")
 
 
 class Hub:
@@ -72,69 +58,23 @@ class Hub:
         self.url = url
         self._timeout = self._patience = timeout
         self._environment = _environment(self._git_dir)
-        self._outbox = outbox
-        self._tags: object = None
-        """How our tags stood when they were brought to the hub."""
-        self._others: dict[str, str] | None = None
-        """The hub's other refs, as they were when git last fetched."""
-        self._http: SmartHttp | None = None
-        self._look_again = 0.0
-        """The second of the monotonic clock from which on git may not be needed, as far as is known."""
+        self._direct = Direct(self._git_dir, url, self._environment, timeout, outbox)
 
     def close(self) -> None:
         """Let go of the connection to the hub. May be used on, and then is to be closed again."""
-        if self._http is not None:
-            self._http.close()
-
-    # Moving main on
+        self._direct.close()
 
     def push(self, commit: str, after: str | None = None) -> bool:
         """Move the hub's main on to a commit of ours. False where it has commits that this one doesn't build on: of another node.
 
         `after` is the commit at which the hub's main most likely is. Raises HubUnreachable; then it may have happened all the same.
         """
-        tags = self._tags_stand()
-        if after is not None and tags == self._tags and self._push_over_http(commit, after):
+        if self._direct.push(commit, after):
             return True
-        if not self._push_by_git(commit):
-            return False
-        self._tags = tags
-        return True
-
-    def _tags_stand(self) -> object:
-        """Another value, once there are other tags."""
-        folders = [folder for folder, _, _ in os.walk(os.path.join(self._git_dir, "refs", "tags"))]
-        dated = []
-        for path in (*folders, os.path.join(self._git_dir, "packed-refs")):
-            with suppress(FileNotFoundError):
-                dated.append((path, os.stat(path).st_mtime_ns))
-        return dated
-
-    def _push_over_http(self, commit: str, after: str) -> bool:
-        """Whether the hub has moved main from the one to the other. Otherwise only git can tell what is in the way."""
-        pack = self._outbox.pack(after, commit) if self._outbox is not None else None
-        if pack is None:
-            return False
-        moved = self._without_git(lambda http: http.move(layout.REFERENCE, after, commit, pack))
-        return moved is True
-
-    def _without_git(self, ask: Callable[[SmartHttp], _T]) -> _T | None:
-        """What a hub over HTTP says; None where it is another one, or takes more than is known here: git is to be asked.
-
-        Raises HubUnreachable.
-        """
-        now = time.monotonic()
-        if self._http is None and now >= self._look_again:
-            self._http = SmartHttp.open(self._git_dir, self.url, self._environment, self._timeout)
-            self._look_again = now + _ASK_GIT_FOR
-        if self._http is None:
-            return None
-        try:
-            return ask(self._http)
-        except Misunderstood:
-            self._http.close()
-            self._http, self._look_again = None, now + _ASK_GIT_FOR
-            return None
+        pushed = self._push_by_git(commit)
+        if pushed:
+            self._direct.pushed_by_git()
+        return pushed
 
     def _push_by_git(self, commit: str) -> bool:
         arguments = [*_PLAIN, "push", "--porcelain", "--no-verify", "--follow-tags", self.url]
@@ -161,58 +101,19 @@ class Hub:
 
         Tags come along, and what diverged elsewhere. Raises HubUnreachable.
         """
-        refs = self._without_git(lambda http: http.refs((layout.REFERENCE, "refs/tags/", f"{DIVERGED}/")))
-        main = refs.pop(layout.REFERENCE, None) if refs is not None else None
-        if refs == self._others and main is not None and self._fetch_over_http(main):
-            return main
-        main = self._fetch_by_git()
-        self._others = refs
+        main = self._direct.fetch()
+        if main is None and (main := self._fetch_by_git()) is not None:
+            self._direct.fetched_by_git()
         return main
 
-    def _fetch_over_http(self, main: str) -> bool:
-        """Whether the commit is here, with all that it builds on."""
-        here = read_main(self._git_dir)
-        if here is None or main == here:
-            return here is not None
-        return self._without_git(lambda http: self._take(http, main, here)) is True
-
-    def _take(self, http: SmartHttp, main: str, here: str) -> bool:
-        """Raises Misunderstood where git refuses what comes: it looks at each object, and at what those refer to."""
-        command = ["git", "--git-dir", self._git_dir, *_DURABLE, "index-pack", "--stdin", "--fix-thin"]
-        with (
-            http.pack(main, here) as pieces,
-            subprocess.Popen(
-                [*command, "--strict", "--threads=1"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self._environment,
-                start_new_session=True,
-            ) as process,
-        ):
-            cores.release(process.pid)
-            try:
-                assert process.stdin is not None
-                for piece in pieces:
-                    process.stdin.write(piece)
-                process.stdin.close()
-            except BrokenPipeError:
-                pass  # its exit code says why
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0:
-            raise Misunderstood("git refuses the pack")
-        return True
-
     def _fetch_by_git(self) -> str | None:
-        arguments = [*_DURABLE, "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-write-fetch-head"]
+        arguments = [*DURABLE, "-c", "fetch.unpackLimit=1", "fetch", "--quiet", "--no-write-fetch-head"]
         arguments += [
             "--no-auto-maintenance",
             "--end-of-options",
             self.url,
             f"+{layout.REFERENCE}:{_HUB_MAIN}",
-            f"{DIVERGED}/*:{DIVERGED}/*",
+            f"{layout.DIVERGED}/*:{layout.DIVERGED}/*",
         ]
         code, _, err = self._run_on_refs(arguments)
         if code != 0 and self._forget_what_is_lost():
@@ -228,14 +129,16 @@ class Hub:
 
         git syncs a ref when it fetches, and no folder: a power cut may keep the ref and lose the pack. The hub has both.
         """
-        _, refs, _ = self._run(["for-each-ref", "--format=%(objectname) %(refname)", _HUB_MAIN, DIVERGED])
+        _, refs, _ = self._run(
+            ["for-each-ref", "--format=%(objectname) %(refname)", _HUB_MAIN, layout.DIVERGED]
+        )
         lost = [
             (id, name)
             for id, _, name in (line.partition(" ") for line in refs.splitlines())
             if self._run(["cat-file", "-e", id])[0] != 0
         ]
         for id, name in lost:
-            self._run_on_refs([*_DURABLE, "update-ref", "-d", name, id])
+            self._run_on_refs([*DURABLE, "update-ref", "-d", name, id])
         return bool(lost)
 
     def keep_diverged(self, name: str, commit: str) -> None:
@@ -243,25 +146,25 @@ class Hub:
 
         Raises StorageFailed.
         """
-        _, there, _ = self._run(["for-each-ref", f"--points-at={commit}", DIVERGED])
+        _, there, _ = self._run(["for-each-ref", f"--points-at={commit}", layout.DIVERGED])
         if not there:
-            code, _, err = self._run_on_refs([*_DURABLE, "update-ref", f"{DIVERGED}/{name}", commit])
+            code, _, err = self._run_on_refs([*DURABLE, "update-ref", f"{layout.DIVERGED}/{name}", commit])
             if code != 0:
                 raise StorageFailed(f"The ref for what has diverged can't be written: {err.strip()}")
         # Also where it is there already: whoever put it there may have died before this.
-        self._sync_folders(DIVERGED)
+        self._sync_folders(layout.DIVERGED)
 
     def push_diverged(self) -> None:
         """Take what has diverged to the hub, too, so that it outlasts this machine. Raises HubUnreachable."""
         code, out, err = self._run(
-            ["push", "--porcelain", "--no-verify", self.url, f"{DIVERGED}/*:{DIVERGED}/*"]
+            ["push", "--porcelain", "--no-verify", self.url, f"{layout.DIVERGED}/*:{layout.DIVERGED}/*"]
         )
         if code != 0:
             raise self._unreachable(err or out)
 
     def add(self, data: bytes) -> str:
         """Put a commit object into this repository, on which nothing leads yet; returns its id. Raises StorageFailed."""
-        git = ["git", "--git-dir", self._git_dir, *_DURABLE]
+        git = ["git", "--git-dir", self._git_dir, *DURABLE]
         command = [*git, "hash-object", "-t", "commit", "-w", "--stdin"]
         done = subprocess.run(command, input=data, capture_output=True, check=False, env=self._environment)
         if done.returncode != 0:
@@ -293,7 +196,7 @@ class Hub:
         with open(own, "ab"):
             os.utime(own)  # by the clock that dates all files, which need not be that of this process
         now, found = os.stat(own).st_mtime, False
-        for folder, _, names in os.walk(os.path.join(self._git_dir, os.path.dirname(DIVERGED))):
+        for folder, _, names in os.walk(os.path.join(self._git_dir, os.path.dirname(layout.DIVERGED))):
             for lock in (os.path.join(folder, name) for name in names if name.endswith(".lock")):
                 with suppress(FileNotFoundError):
                     status = os.lstat(lock)

@@ -17,6 +17,9 @@ ATTRIBUTES_FILE = ".gitattributes"
 FHIR_VERSION = "4.0.1"
 BRANCH = "main"
 REFERENCE = f"refs/heads/{BRANCH}"
+DIVERGED = "refs/git-fhir/diverged"
+"""Below it: commits that a fenced node had not pushed."""
+
 LOCAL = "git-fhir"
 """The folder in the git directory for all that is derived or local: index, locks, caches."""
 

@@ -77,18 +77,38 @@ def told(read: Read) -> dict[str, str]:
     return refs
 
 
+def knows_names(read: Read) -> bool:
+    """Whether a server gives what a ref leads to, of which only the name is known.
+
+    https://git-scm.com/docs/git-config#Documentation/git-config.txt-uploadpackallowRefInWant
+    """
+    lines = list(packets(read))
+    if lines and lines[0].startswith(b"# service="):
+        lines = list(packets(read))
+    return any(line.startswith(b"fetch=") and b"ref-in-want" in line.split(b"=")[1].split() for line in lines)
+
+
 def fetch(want: str, have: str) -> bytes:
-    """Give what a commit builds on and another one doesn't."""
-    asked = ["thin-pack\n", "no-progress\n", "ofs-delta\n", f"want {want}\n", f"have {have}\n", "done\n"]
+    """Give what a commit, or a ref by its name, builds on and another commit doesn't."""
+    wanted = f"want-ref {want}\n" if want.startswith("refs/") else f"want {want}\n"
+    asked = ["thin-pack\n", "no-progress\n", "ofs-delta\n", wanted, f"have {have}\n", "done\n"]
     return _command(b"fetch", asked)
 
 
-def pack(read: Read) -> Iterator[bytes]:
-    """The pieces of the pack that is given. Raises Misunderstood where there is none, or not all of it."""
+def fetched(read: Read, want: str) -> tuple[str, Iterator[bytes]]:
+    """The commit that was wanted, and the pieces of the pack. Raises Misunderstood where there is none, and so do they."""
     lines = packets(read)
-    begin = next(lines, b"")
-    if begin.rstrip(b"\n") != b"packfile":
+    begin = next(lines, b"").rstrip(b"\n")
+    if want.startswith("refs/") and begin == b"wanted-refs":
+        want = next(lines, b"").decode(errors="replace").partition(" ")[0]
+        next(lines, b"")  # the mark behind it
+        begin = next(lines, b"").rstrip(b"\n")
+    if len(want) != 40 or begin != b"packfile":
         raise Misunderstood(f"{begin[:80]!r} is no pack")
+    return want, _pieces(lines)
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
     for data in lines:
         if data[:1] == _PACK:
             yield data[1:]

@@ -20,7 +20,7 @@ from gitstore.errors import HubUnreachable
 from gitstore.git import packets
 from gitstore.git.packets import Misunderstood
 
-_PIECE = 65536
+_PUSH, _FETCH = "git-receive-pack", "git-upload-pack"
 _KNOWN = {"http.sslcainfo", "http.receivepack", "http.uploadpack", "http.getanyfile", "http.postbuffer"}
 """Of git's settings for HTTP the one that is heeded here, and those that have no meaning for it."""
 
@@ -42,6 +42,7 @@ class SmartHttp:
         self._timeout = timeout
         self._environment = environment
         self._authorization: str | None = None
+        self._knows_names: bool | None = None
         assert parts.hostname is not None
         if parts.scheme == "https":
             context = ssl.create_default_context(cafile=authorities)
@@ -85,30 +86,40 @@ class SmartHttp:
 
         Raises Misunderstood, and HubUnreachable: then it may have happened all the same.
         """
-        with self._asked("git-receive-pack", packets.move(ref, old, new) + pack) as response:
+        with self._asked(_PUSH, packets.move(ref, old, new) + pack) as response:
             return packets.has_moved(response.read, ref)
 
     def refs(self, prefixes: Sequence[str]) -> dict[str, str]:
         """The ids of the refs whose names begin so, by their names. Raises Misunderstood, HubUnreachable."""
-        with self._asked("git-upload-pack", packets.tell(prefixes)) as response:
+        with self._asked(_FETCH, packets.tell(prefixes)) as response:
             return packets.told(response.read)
 
-    @contextmanager
-    def pack(self, want: str, have: str) -> Iterator[Iterator[bytes]]:
-        """The pieces of a pack with what a commit builds on and another doesn't. Raises Misunderstood, HubUnreachable; so do they."""
-        with self._asked("git-upload-pack", packets.fetch(want, have)) as response:
-            yield packets.pack(response.read)
+    def knows_names(self) -> bool:
+        """Whether `pack` takes the name of a ref. Raises Misunderstood, HubUnreachable."""
+        if self._knows_names is None:
+            with self._asked(_FETCH, None) as response:
+                self._knows_names = packets.knows_names(response.read)
+        return self._knows_names
 
     @contextmanager
-    def _asked(self, service: str, body: bytes) -> Iterator[HTTPResponse]:
-        """A successful response, whose content is git's."""
+    def pack(self, want: str, have: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """A commit that is wanted, by its id or the name of a ref, and the pieces of a pack with what it builds on and `have` doesn't.
+
+        Raises Misunderstood, HubUnreachable; so do the pieces.
+        """
+        with self._asked(_FETCH, packets.fetch(want, have)) as response:
+            yield packets.fetched(response.read, want)
+
+    @contextmanager
+    def _asked(self, service: str, body: bytes | None) -> Iterator[HTTPResponse]:
+        """A successful response, whose content is git's. Without a body a service tells what it can do."""
         try:
             response = self._response(service, body)
             if response.status == 401 and (found := self._credentials()) is not None:
                 response.read()
                 self._authorization = found
                 response = self._response(service, body)
-            _check(response, service)
+            _check(response, f"application/x-{service}-{'advertisement' if body is None else 'result'}")
             yield response
             response.read()  # the end of it, or the connection could not be used again
         except (OSError, HTTPException, subprocess.TimeoutExpired) as error:
@@ -118,7 +129,7 @@ class SmartHttp:
             self._connection.close()
             raise
 
-    def _response(self, service: str, body: bytes) -> HTTPResponse:
+    def _response(self, service: str, body: bytes | None) -> HTTPResponse:
         is_kept = self._connection.sock is not None
         try:
             return self._sent(service, body)
@@ -130,17 +141,21 @@ class SmartHttp:
                 raise
             return self._sent(service, body)
 
-    def _sent(self, service: str, body: bytes) -> HTTPResponse:
-        headers = {
-            "Content-Type": f"application/x-{service}-request",
-            "Accept": f"application/x-{service}-result",
-            "User-Agent": "git-fhir",
-        }
-        if service == "git-upload-pack":
+    def _sent(self, service: str, body: bytes | None) -> HTTPResponse:
+        headers = {"User-Agent": "git-fhir"}
+        if service == _FETCH:
             headers["Git-Protocol"] = "version=2"
         if self._authorization is not None:
             headers["Authorization"] = self._authorization
-        self._connection.request("POST", f"{self._parts.path.rstrip('/')}/{service}", body, headers)
+        base = self._parts.path.rstrip("/")
+        if body is None:
+            self._connection.request("GET", f"{base}/info/refs?service={service}", headers=headers)
+        else:
+            headers |= {
+                "Content-Type": f"application/x-{service}-request",
+                "Accept": f"application/x-{service}-result",
+            }
+            self._connection.request("POST", f"{base}/{service}", body, headers)
         return self._connection.getresponse()
 
     def _credentials(self) -> str | None:
@@ -166,10 +181,10 @@ class SmartHttp:
         return found if found != self._authorization else None
 
 
-def _check(response: HTTPResponse, service: str) -> None:
-    kind = response.getheader("Content-Type")
-    if response.status != 200 or kind != f"application/x-{service}-result":
-        raise Misunderstood(f"{response.status}, {kind}")
+def _check(response: HTTPResponse, kind: str) -> None:
+    found = response.getheader("Content-Type")
+    if response.status != 200 or found != kind:
+        raise Misunderstood(f"{response.status}, {found}")
 
 
 def _has_proxy(parts: SplitResult) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gitstore import queue as queue_module
 from gitstore.errors import Unavailable
 from gitstore.queue import MAX_BYTES, MAX_UNITS, Pending, WriteQueue
 from gitstore.transaction import Prepared
@@ -59,6 +60,67 @@ def test_a_group_has_as_many_units_as_there_is_room_for(sizes, groups):
     queue.close()
 
     assert leader.groups == groups
+
+
+class Clock:
+    """Stands for the queue's: a group takes an hour, or no time at all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+        self._now = 0.0
+        self._hours = hours
+        monkeypatch.setattr(queue_module, "time", self)
+        monkeypatch.setattr(queue_module, "_LONGEST_WAIT", 3600.0)
+
+    def monotonic(self) -> float:
+        self._now += 3600.0 * self._hours
+        return self._now
+
+
+def test_a_group_waits_for_as_many_as_the_last_one_had(monkeypatch):
+    """Those who wrote mostly write again: together, they need one durable write."""
+    Clock(monkeypatch, hours=1)
+    leader = Leader()
+    leader.go.set()
+    queue = WriteQueue(leader, timeout=30)
+    queue.submit([pending(1), pending(2), last := pending(3)])
+    queue.wait(last)
+
+    for size in (4, 5, 6):
+        queue.submit([last := pending(size)])
+    queue.wait(last)
+    queue.close()
+
+    assert leader.groups == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_a_group_waits_no_longer_than_the_last_one_took(monkeypatch):
+    """Whoever writes alone, or is the only one left, hardly ever waits."""
+    Clock(monkeypatch, hours=0)
+    leader = Leader()
+    leader.go.set()
+    queue = WriteQueue(leader, timeout=30)
+    queue.submit([pending(1), last := pending(2)])
+    queue.wait(last)
+
+    queue.submit([last := pending(3)])
+    queue.wait(last)
+    queue.close()
+
+    assert leader.groups == [[1, 2], [3]]
+
+
+def test_closing_waits_for_nobody(monkeypatch):
+    Clock(monkeypatch, hours=1)
+    leader = Leader()
+    leader.go.set()
+    queue = WriteQueue(leader, timeout=30)
+    queue.submit([pending(1), last := pending(2)])
+    queue.wait(last)
+    queue.submit([pending(3)])
+
+    queue.close()
+
+    assert leader.groups == [[1, 2], [3]]
 
 
 def test_closing_writes_what_waits_and_takes_nothing_more():

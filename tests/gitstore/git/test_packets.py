@@ -36,7 +36,7 @@ def test_an_answer_that_is_none_of_git_s_is_misunderstood_and_nothing_else(answe
     for read in (
         packets.told,
         lambda read: packets.has_moved(read, MAIN),
-        lambda read: list(packets.pack(read)),
+        lambda read: list(packets.fetched(read, MAIN)[1]),
     ):
         try:
             read(BytesIO(answer).read)
@@ -81,12 +81,50 @@ def test_a_pack_is_what_the_server_sends_but_not_what_it_says_meanwhile() -> Non
     """https://git-scm.com/docs/gitprotocol-v2#_fetch"""
     lines = [b"packfile\n", b"\x02Counting\n", b"\x01PACK", b"\x01", b"\x02done", b"\x01rest"]
     answer = b"".join(map(packet, lines)) + FLUSH
-    assert b"".join(packets.pack(BytesIO(answer).read)) == b"PACKrest"
+    commit, pieces = packets.fetched(BytesIO(answer).read, NEW)
+    assert (commit, b"".join(pieces)) == (NEW, b"PACKrest")
+
+
+def test_what_is_asked_for_by_name_is_told_with_the_pack() -> None:
+    """https://git-scm.com/docs/gitprotocol-v2#_fetch, `wanted-refs`"""
+    refs = [packet(b"wanted-refs\n"), packet(f"{NEW} {MAIN}\n".encode()), DELIMITER]
+    answer = b"".join([*refs, packet(b"packfile\n"), packet(b"\x01PACK"), FLUSH])
+    commit, pieces = packets.fetched(BytesIO(answer).read, MAIN)
+    assert (commit, list(pieces)) == (NEW, [b"PACK"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        packet(b"ERR unknown ref refs/heads/main"),
+        packet(b"packfile\n") + FLUSH,
+        packet(b"wanted-refs\n") + DELIMITER + packet(b"packfile\n") + FLUSH,
+        b"",
+    ],
+)
+def test_an_answer_that_names_no_commit_is_misunderstood(answer: bytes) -> None:
+    with pytest.raises(Misunderstood):
+        packets.fetched(BytesIO(answer).read, MAIN)
+
+
+@pytest.mark.parametrize(
+    ("lines", "knows"),
+    [
+        ([b"version 2\n", b"agent=git/2.39.5\n", b"fetch=shallow wait-for-done ref-in-want\n"], True),
+        ([b"version 2\n", b"fetch=shallow wait-for-done\n"], False),
+        ([b"version 2\n", b"ls-refs=ref-in-want\n", b"fetch\n"], False),
+    ],
+)
+def test_a_server_says_whether_it_knows_refs_by_name(lines: list[bytes], knows: bool) -> None:
+    """https://git-scm.com/docs/gitprotocol-v2#_capability_advertisement; some servers name the service before."""
+    told = b"".join(map(packet, lines)) + FLUSH
+    assert packets.knows_names(BytesIO(told).read) is knows
+    assert packets.knows_names(BytesIO(packet(b"# service=git-upload-pack\n") + FLUSH + told).read) is knows
 
 
 def test_a_server_that_gives_up_says_why() -> None:
     answer = packet(b"packfile\n") + packet(b"\x01PACK") + packet(b"\x03upload-pack: not our ref\n") + FLUSH
-    pieces = packets.pack(BytesIO(answer).read)
+    _, pieces = packets.fetched(BytesIO(answer).read, NEW)
     assert next(pieces) == b"PACK"
     with pytest.raises(Misunderstood, match="not our ref"):
         next(pieces)
@@ -120,3 +158,5 @@ def test_what_is_asked_is_what_git_s_protocol_has() -> None:
         FLUSH,
     ]
     assert packets.fetch(NEW, OLD) == b"".join(asked)
+    asked[asked.index(packet(said[3]))] = packet(b"want-ref refs/heads/main\n")
+    assert packets.fetch(MAIN, OLD) == b"".join(asked)

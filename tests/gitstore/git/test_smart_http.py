@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hubs
@@ -21,7 +23,7 @@ from conftest import UNCHECKED
 from gitstore import Author, HubUnreachable, Store, Update
 from gitstore.cluster.cluster import Cluster
 from gitstore.fhir.ids import ResourceId
-from gitstore.git import hub as hub_module
+from gitstore.git import direct
 from gitstore.git.smart_http import SmartHttp
 
 ADA = Author("Ada", "ada@clinic.example")
@@ -118,6 +120,33 @@ def test_what_is_written_goes_to_the_hub_and_to_replicas_without_git(hub: hubs.H
     assert subprocess.run(check, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("allowed", ["true", "false"])
+def test_a_replica_asks_by_name_where_it_may(
+    allowed: str, plain_hub: hubs.Hub, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request instead of two, but for one in a second, which looks at the other refs."""
+    subprocess.run(
+        ["git", "-C", str(plain_hub.git_dir), "config", "uploadpack.allowRefInWant", allowed], check=True
+    )
+    now = [1000.0]
+    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    looks: list[object] = []
+    refs = SmartHttp.refs
+    monkeypatch.setattr(SmartHttp, "refs", lambda self, names: looks.append(names) or refs(self, names))
+    with nodes(plain_hub) as (primary, replica):
+        replica.turn()
+        for number, seconds in enumerate([0.1, 0.1, 1.1]):
+            looks.clear()
+            now[0] += seconds
+            primary.write(f"{number}")
+            assert primary.turn() == replica.turn() == []
+            assert replica.main == primary.main
+            assert len(looks) == (0 if allowed == "true" and seconds < 1 else 1)
+        looks.clear()
+        assert replica.turn() == []
+        assert replica.main == primary.main
+
+
 def test_a_hub_that_has_moved_is_left_as_it_is(plain_hub: hubs.Hub, nodes: Any) -> None:
     """The push names the commit that it replaces: a compare-and-swap, as git's is."""
     with nodes(plain_hub) as (primary, replica):
@@ -155,7 +184,7 @@ def test_a_connection_that_the_server_has_closed_is_made_anew(plain_hub: hubs.Hu
             primary.write("a")
             primary.turn()
             replica.turn()
-            node.hub._http._connection.sock.shutdown(socket.SHUT_RDWR)
+            node.hub._direct._http._connection.sock.shutdown(socket.SHUT_RDWR)
         primary.write("b")
         assert primary.turn() == replica.turn() == []
         assert plain_hub.head() == replica.main
@@ -192,12 +221,12 @@ def test_a_pack_that_git_refuses_is_not_taken(
         before = sorted(packs.glob("*.pack"))
 
         @contextmanager
-        def spoilt(*_: str) -> Iterator[Iterator[bytes]]:
-            yield iter([b"PACK\0\0\0\2", bytes(100_000)])
+        def spoilt(*_: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+            yield primary.main, iter([b"PACK\0\0\0\2", bytes(100_000)])
 
         with monkeypatch.context() as patch:
             patch.setattr(replica.hub, "_fetch_by_git", lambda: None)
-            patch.setattr(replica.hub._http, "pack", spoilt)
+            patch.setattr(replica.hub._direct._http, "pack", spoilt)
             assert replica.hub.fetch() is None
         assert sorted(packs.glob("*.pack")) == before
         assert replica.turn() == ["fetch"]
@@ -209,11 +238,11 @@ def test_a_server_that_answers_something_else_is_left_to_git_for_a_minute(
     status: bytes, plain_hub: hubs.Hub, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(hub_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(direct, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with nodes(plain_hub) as (primary, _), socket.create_server(("127.0.0.1", 0)) as page:
         primary.write("a")
         primary.turn()
-        connection = primary.hub._http._connection
+        connection = primary.hub._direct._http._connection
         connection.close()
         connection.port = page.getsockname()[1]
         answer = (
@@ -233,7 +262,6 @@ def test_a_server_that_answers_something_else_is_left_to_git_for_a_minute(
 @contextmanager
 def answering(listener: socket.socket, answer: bytes) -> Iterator[None]:
     """One request, whatever it is."""
-    import threading
 
     def answer_one() -> None:
         connection, _ = listener.accept()
@@ -264,8 +292,8 @@ def test_a_hub_that_is_gone_is_said_to_be(plain_hub: hubs.Hub, nodes: Any) -> No
     with nodes(plain_hub) as (primary, _):
         primary.write("a")
         primary.turn()
-        primary.hub._http._connection.close()
-        primary.hub._http._connection.port = hubs.free_port()
+        primary.hub._direct._http._connection.close()
+        primary.hub._direct._http._connection.port = hubs.free_port()
         primary.write("b")
         with pytest.raises(HubUnreachable, match="Connection refused"):
             primary.turn()

@@ -23,7 +23,8 @@ from tools.build_definitions import EXAMPLES, PackageMissingError, instances, pa
 @pytest.fixture
 def server(record: str) -> Iterator[int]:
     """The port of a server of the record, with two workers, that takes any resource: nine examples have faults."""
-    subprocess.run(["git", "--git-dir", record, "config", "fhir.validation", "off"], check=True)
+    for name in ("fhir.validation", "fhir.durability"):
+        subprocess.run(["git", "--git-dir", record, "config", name, "off"], check=True)
     command = [sys.executable, "-m", "api", record, "--allow-anonymous", "--port", "0", "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None

@@ -225,7 +225,7 @@ def any_history(draw: st.DrawFn) -> tuple[list[Any], str]:
     return history, values
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(any_history())
 def test_it_is_exact(made: tuple[list[Any], str]) -> None:
     """It accepts a history if and only if one of all orders explains it."""

@@ -260,7 +260,7 @@ def test_any_story_is_answered_as_a_dictionary_would(new_record):
         Bound,
         settings=settings(
             deadline=None,
-            max_examples=int(EXAMPLES or 45),
+            max_examples=int(EXAMPLES or 25),
             stateful_step_count=15,
             derandomize=EXAMPLES is None,
             suppress_health_check=list(HealthCheck),

@@ -455,7 +455,7 @@ CRITERIA = st.lists(
 ).map(lambda pairs: "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs))
 
 
-@examples(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CRITERIA, st.sampled_from(["POST", "PUT", "PATCH", "DELETE"]))
 def test_no_criteria_do_more_than_they_may(ward, sent, method):
     """8.7, 10.13: whatever is sent, the server has an answer, and at most one resource is written."""

@@ -483,7 +483,7 @@ def _descriptors() -> list[str]:
 
 
 def test_nothing_is_left_of_what_was_closed(make, folder):
-    """200 times a repository is opened, searched, at times written to, and closed: threads and descriptors stay as many."""
+    """60 times a repository is opened, searched, at times written to, and closed: threads and descriptors stay as many."""
     client = make(most=1)
 
     def turn(number: int) -> None:
@@ -496,7 +496,7 @@ def test_nothing_is_left_of_what_was_closed(make, folder):
         turn(number)
     gc.collect()
     threads, files = threading.active_count(), len(_descriptors())
-    for number in range(200):
+    for number in range(60):
         turn(number)
 
     assert threading.active_count() <= threads

@@ -45,7 +45,7 @@ VALUE = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PLACE, st.lists(st.tuples(NAME, VALUE), max_size=4), st.sampled_from(["", "handling=strict"]))
 def test_every_search_is_answered(reader, place, pairs, prefer):
     response = reader.get(f"{place}?{urlencode(pairs)}", Prefer=prefer)

@@ -224,7 +224,7 @@ def run(record: Path, *arguments: Any, input: str | None = None) -> str:
     return result.stdout
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(histories(), st.sampled_from(["ndjson", "bundle", "folder"]))
 def test_what_is_exported_and_imported_is_the_same(
     new_record: Callable[[], Path], history: list[tuple[ResourceId, str | None]], form: str

@@ -116,7 +116,7 @@ def last(said: list[Content], body: Content, after: int) -> int:
     return max((number for number, each in enumerate(said, 1) if number > after and each == body), default=0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(UNITS, UNITS, UNITS)
 def test_what_does_not_conflict_is_done_again_and_what_does_is_left(new_record, before, old_units, new_units):
     """Resources end as the one side has them or the other, versions have no gap, and a second time changes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -13,11 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gitstore import Author, Locked, Settings, Store, Unit, Update
 from gitstore.fhir.ids import ResourceId
+from gitstore.git import upkeep
 from gitstore.git.upkeep import count_packs
 from gitstore.git.writer import KEEP_TEXT
 from gitstore.maintenance import MERGE_AT, WAIT_ABOVE, Maintenance
@@ -336,39 +340,37 @@ def test_nothing_is_lost_beside_a_slow_writer(record):
     check_whole(record)
 
 
-KILLED = """
-import os, signal, sys
-from gitstore import Settings, Store
-from gitstore.git import upkeep
-left = int(sys.argv[2])
-def or_die(function):
-    def called(*arguments):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-    return called
-class Mortal:
-    unlink = staticmethod(or_die(os.unlink))
-    def __getattr__(self, name):
-        return getattr(os, name)
-upkeep.os = Mortal()
-upkeep.Upkeep._git = or_die(upkeep.Upkeep._git)
-with Store.open(sys.argv[1], Settings(durability="off", validation="off", maintenance="off")) as store:
-    store.maintain(full=sys.argv[3] == "full")
-"""
+def maintain_until_killed(record: str, step: int, how: str, patch: pytest.MonkeyPatch) -> int:
+    """How a process ended that dies right before its n-th command of git or removal of a file."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            steps = itertools.count(1)
+
+            def or_die(function: Any) -> Any:
+                def called(*arguments: Any) -> Any:
+                    if next(steps) == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return function(*arguments)
+
+                return called
+
+            patch.setattr(upkeep, "os", SimpleNamespace(**{**vars(os), "unlink": or_die(os.unlink)}))
+            patch.setattr(upkeep.Upkeep, "_git", or_die(upkeep.Upkeep._git))
+            with Store.open(record, OFF) as store:
+                store.maintain(full=how == "full")
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
 
 
 @pytest.mark.parametrize(("how", "steps"), [("quick", (1, 2, 3, 4, 5, 8)), ("full", (2, 4))])
-def test_killed_at_any_step_it_loses_nothing(record, clock, how, steps):
+def test_killed_at_any_step_it_loses_nothing(record, clock, monkeypatch, how, steps):
     """Before a git command or the removal of a file; and whoever comes next finishes it."""
     for step in steps:
         with Store.open(record, OFF, clock=clock) as store:
             commit(store, 5)
-        process = python(KILLED, record, step, how)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        assert os.WTERMSIG(maintain_until_killed(record, step, how, monkeypatch)) == signal.SIGKILL
         check_whole(record)
     with Store.open(record, OFF, clock=clock) as store:
         assert store.maintain(full=True).after.packs == 1

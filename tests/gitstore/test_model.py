@@ -246,5 +246,5 @@ def test_any_story_leaves_the_record_that_a_dictionary_would(new_record):
 
     Bound.new_record = staticmethod(new_record)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Bound, settings=settings(deadline=None, max_examples=25, stateful_step_count=12, derandomize=True)
+        Bound, settings=settings(deadline=None, max_examples=15, stateful_step_count=12, derandomize=True)
     )

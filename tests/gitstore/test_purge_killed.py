@@ -37,10 +37,12 @@ class Mortal:
         def call(*arguments: Any, **keywords: Any) -> Any:
             if len(self._calls) == self._death:
                 os.kill(os.getpid(), signal.SIGKILL)
+            result = found(*arguments, **keywords)
+            # One that fails has changed nothing: a death before it is one before the next.
             self._calls.append(
                 f"{name}:{os.path.basename(str(arguments[-1 if name in ('rename', 'link') else 0]))}"
             )
-            return found(*arguments, **keywords)
+            return result
 
         return call
 

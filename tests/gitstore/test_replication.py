@@ -166,7 +166,7 @@ UNITS = st.lists(WRITES, min_size=1, max_size=4, unique_by=lambda each: getattr(
 STORIES = st.lists(st.tuples(UNITS, st.sampled_from([ADA, EVE])), min_size=1, max_size=8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(STORIES, st.integers(0, 8), st.booleans())
 def test_a_story_that_is_taken_over_is_the_same_story(
     new_record: Callable[[], str],

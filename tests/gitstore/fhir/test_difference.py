@@ -18,7 +18,7 @@ from gitstore.fhir.patch.differences import difference
 from gitstore.fhir.validation import issues
 
 SLOW = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

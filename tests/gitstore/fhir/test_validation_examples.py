@@ -132,7 +132,7 @@ def small_examples(examples: dict[str, bytes]) -> list[bytes]:
     return [data for data in examples.values() if len(data) < 10_000]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_json_in_any_place_has_an_answer(small_examples, data):
     """Whatever stands wherever, the result is a list of issues and never another error."""

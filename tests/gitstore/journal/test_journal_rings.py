@@ -372,7 +372,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(STEPS, st.data())
 def test_each_line_that_was_acknowledged_is_in_the_chain_once_and_in_the_order_of_time(
     tmp_path_factory, steps, data

@@ -472,7 +472,7 @@ SHAPES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.sampled_from(["Patient", "Observation", "Bundle", "Location"]),
     st.dictionaries(

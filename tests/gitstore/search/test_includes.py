@@ -69,7 +69,7 @@ def _step(world: World, each: f.Include, source: One, past: set[int]) -> list[On
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.integers(0, 10_000), INCLUDES, st.sampled_from(TYPES))
 def test_what_is_brought_in_is_what_references_lead_to(seed: int, includes: Any, type: str) -> None:
     """Each once, never a match again, nothing that is deleted, and a named version as that version."""

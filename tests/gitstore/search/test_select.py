@@ -32,7 +32,7 @@ FEW = st.sampled_from([0, 100, 10_000])
 """With 0 nothing is listed beforehand, and all is asked of each resource; with 100 a first round lists up to two."""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 10_000), FILTERS, st.lists(st.sampled_from(TYPES), min_size=1, unique=True), FEW)
 def test_the_matches_are_those_whose_values_fit(seed: int, filter: Any, types: list[str], few: int) -> None:
     """Each filter, nested in any way, agrees with what is said of the lists that the tables were made of."""

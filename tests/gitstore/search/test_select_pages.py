@@ -32,7 +32,7 @@ def names(found: Page) -> list[Any]:
     return [match.version.resource_id for match in found.matches]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.integers(0, 10_000),
     SIMPLE,

@@ -115,7 +115,7 @@ def test_where_many_fit_nothing_is_sorted_but_a_page(sort: str) -> None:
     assert all("r.key IN" in statement or "r.key =" in statement for statement in sorting)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(FILTERS, st.sampled_from([0, 10_000]))
 def test_whatever_is_asked_is_found_by_an_index(filter: Any, few: int) -> None:
     """So it is for filters that nobody has thought of."""

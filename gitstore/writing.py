@@ -84,7 +84,8 @@ class Writing:
                 return tip
             begun = time.monotonic()
             self._writer.publish(pack, main or tip.id, head.id)
-            if self._outbox is not None:
+            # A history that is taken over may begin before the record did: then nothing builds on the tip.
+            if self._outbox is not None and versions.commit_at(connection, tip.sequence) == tip:
                 self._outbox.put(main or tip.id, head.id, pack)
             self._observer.published(head.sequence - tip.sequence, time.monotonic() - begun)
         except NotConfirmed:

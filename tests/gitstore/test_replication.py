@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,12 @@ from gitstore import (
     is_held,
     replicas_of,
 )
+from gitstore.cluster.cluster import Cluster
 from gitstore.errors import StoreError
 from gitstore.fhir import json
 from gitstore.fhir.dates import SECOND, format_instant
 from gitstore.fhir.ids import ResourceId, VersionId
+from gitstore.git.outbox import Outbox
 from gitstore.git.writer import Writer
 from tests.conftest import copy_record
 
@@ -305,6 +309,24 @@ def test_a_record_that_is_old_enough_keeps_its_first_commit(told: Store, new_rec
         target.replicate(replicas(told))
 
         assert target.snapshot(1).commit == first
+
+
+def test_a_history_that_begins_before_the_record_is_not_put_aside_for_the_hub(
+    told: Store, empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Main doesn't go on from where it was then, and only git looks whether it does. What follows is."""
+    monkeypatch.setattr(Cluster, "_begin", lambda self: None)
+    hub = tmp_path / "hub.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", empty, str(hub)], check=True)
+    with opened(empty, replace(UNCHECKED, hub=str(hub)), EMPTIED) as copy:
+        mains = [copy.snapshot().commit.id]
+        copy.replicate(replicas(told))
+        mains.append(copy.snapshot().commit.id)
+        copy.commit([put(A)], ADA)
+        mains.append(copy.snapshot().commit.id)
+        outbox = Outbox(empty)
+        assert outbox.pack(mains[0], mains[1]) is None
+        assert outbox.pack(mains[1], mains[2]) is not None
 
 
 def test_who_has_the_empty_record_open_sees_what_it_took_over(told: Store, empty: str) -> None:

@@ -96,8 +96,8 @@ def _help(connection: Connection, others: Iterable[Connection], planner: Planner
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in others:
         other.close()
-    # EOFError and BrokenPipeError: the one that writes has ended, so there is nobody to work for.
-    with suppress(EOFError, BrokenPipeError), ExitStack() as stack:
+    # Either says that the one that writes has ended, so there is nobody to work for.
+    with suppress(EOFError, ConnectionError), ExitStack() as stack:
         store: Store | None = None
         while True:
             # From nobody but the process that we are a part of.

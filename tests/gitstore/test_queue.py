@@ -76,51 +76,52 @@ class Clock:
         return self._now
 
 
+def begun(leader: Leader, count: int) -> WriteQueue:
+    """A queue that has written one group of so many units."""
+    leader.go.set()
+    queue = WriteQueue(leader, timeout=30)
+    units = [pending(1) for _ in range(count)]
+    queue.submit(units)
+    queue.wait(units[-1])
+    return queue
+
+
 def test_a_group_waits_for_as_many_as_the_last_one_had(monkeypatch):
     """Those who wrote mostly write again: together, they need one durable write."""
     Clock(monkeypatch, hours=1)
     leader = Leader()
-    leader.go.set()
-    queue = WriteQueue(leader, timeout=30)
-    queue.submit([pending(1), pending(2), last := pending(3)])
-    queue.wait(last)
+    queue = begun(leader, 3)
 
     for size in (4, 5, 6):
         queue.submit([last := pending(size)])
     queue.wait(last)
     queue.close()
 
-    assert leader.groups == [[1, 2, 3], [4, 5, 6]]
+    assert leader.groups == [[1, 1, 1], [4, 5, 6]]
 
 
 def test_a_group_waits_no_longer_than_the_last_one_took(monkeypatch):
     """Whoever writes alone, or is the only one left, hardly ever waits."""
     Clock(monkeypatch, hours=0)
     leader = Leader()
-    leader.go.set()
-    queue = WriteQueue(leader, timeout=30)
-    queue.submit([pending(1), last := pending(2)])
-    queue.wait(last)
+    queue = begun(leader, 2)
 
     queue.submit([last := pending(3)])
     queue.wait(last)
     queue.close()
 
-    assert leader.groups == [[1, 2], [3]]
+    assert leader.groups == [[1, 1], [3]]
 
 
 def test_closing_waits_for_nobody(monkeypatch):
     Clock(monkeypatch, hours=1)
     leader = Leader()
-    leader.go.set()
-    queue = WriteQueue(leader, timeout=30)
-    queue.submit([pending(1), last := pending(2)])
-    queue.wait(last)
+    queue = begun(leader, 2)
     queue.submit([pending(3)])
 
     queue.close()
 
-    assert leader.groups == [[1, 2], [3]]
+    assert leader.groups == [[1, 1], [3]]
 
 
 def test_closing_writes_what_waits_and_takes_nothing_more():

@@ -149,21 +149,21 @@ class Direct:
     def _index(self, pieces: Iterator[bytes]) -> None:
         """Put a pack in place. Raises Misunderstood where git refuses it: it looks at each object, and at what those refer to."""
         command = ["git", "--git-dir", self._git_dir, *DURABLE, "index-pack", "--stdin", "--fix-thin"]
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "--strict", "--threads=1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             env=self._environment,
             start_new_session=True,
-        ) as process:
-            cores.release(process.pid)
-            assert process.stdin is not None
+        )
+        cores.release(process.pid)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process:  # it has given up, as its exit code will say
             try:
-                with suppress(BrokenPipeError):  # it has given up, as its exit code will say
-                    for piece in pieces:
-                        process.stdin.write(piece)
-                    process.stdin.close()
+                for piece in pieces:
+                    process.stdin.write(piece)
             except BaseException:
                 process.kill()
                 raise

@@ -222,7 +222,7 @@ def test_a_pack_that_git_refuses_is_not_taken(
 
         @contextmanager
         def spoilt(*_: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-            yield primary.main, iter([b"PACK\0\0\0\2", bytes(100_000)])
+            yield primary.main, iter([b"PACK\0\0\0\2", *[bytes(60_000)] * 20])
 
         with monkeypatch.context() as patch:
             patch.setattr(replica.hub, "_fetch_by_git", lambda: None)

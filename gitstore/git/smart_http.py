@@ -64,9 +64,11 @@ class SmartHttp:
             is_ours = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
         except ValueError:
             return None
-        if not is_ours or _has_proxy(parts):
+        # What git would quote, or send in another alphabet, is its business, too.
+        if not is_ours or parts.query or not url.isascii() or not url.isprintable() or " " in url:
             return None
-        if _config(git_dir, environment, "--get-regexp", r"^url\."):  # other names for this one, perhaps
+        # The URL may stand for another one, or git not be allowed to go there.
+        if _has_proxy(parts) or _config(git_dir, environment, "--get-regexp", r"^(url|protocol)\."):
             return None
         settings = _config(git_dir, environment, "--get-urlmatch", "http", url)
         authorities = environment.get("GIT_SSL_CAINFO") or settings.get("http.sslcainfo")
@@ -122,6 +124,9 @@ class SmartHttp:
             _check(response, f"application/x-{service}-{'advertisement' if body is None else 'result'}")
             yield response
             response.read()  # the end of it, or the connection could not be used again
+        except ssl.SSLError as error:
+            self._connection.close()
+            raise Misunderstood(str(error)) from error
         except (OSError, HTTPException, subprocess.TimeoutExpired) as error:
             self._connection.close()
             raise HubUnreachable(f"The hub can't be used: {error or type(error).__name__}") from error

@@ -50,8 +50,8 @@ class Hub:
     def __init__(
         self, repository: Repository, url: str, timeout: float, outbox: Outbox | None = None
     ) -> None:
-        """`outbox` has what was written last. `timeout` is how many seconds git may take; after each time that it took longer although the hub can be reached
-        it gets twice as many, up to an hour, because the first push of a long history takes its time.
+        """`outbox` has what was written last. `timeout` is how many seconds git may take; after each time that it took longer
+        although the hub can be reached it gets twice as many, up to an hour, because the first push of a long history takes its time.
         """
         self._repository = repository
         self._git_dir = repository.git_dir

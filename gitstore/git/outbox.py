@@ -107,7 +107,7 @@ class Outbox:
         chain: list[_Group] = []
         for path in self._newest_first():
             found |= _groups(path)
-            while wanted != first and (group := found.get(wanted)) is not None:
+            while wanted != first and (group := found.pop(wanted, None)) is not None:
                 chain.append(group)
                 wanted = group.old
             if wanted == first:

@@ -136,6 +136,13 @@ def test_what_has_changed_on_the_disk_is_not_sent(outbox: Outbox, git_dir: Path,
     assert outbox.pack(id(0), id(1)) is None
 
 
+def test_damage_that_leads_in_a_circle_comes_to_an_end(outbox: Outbox) -> None:
+    """No commit builds on itself; bytes on a disk may say so."""
+    for old, new in ((2, 3), (3, 2)):
+        outbox.put(id(old), id(new), Pack())
+    assert outbox.pack(id(1), id(3)) is None
+
+
 def test_a_disk_that_refuses_takes_nothing_from_who_writes(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
